@@ -1,0 +1,1 @@
+"""A reproducible benchmark of concept erasure in text-to-image diffusion models."""

@@ -1,0 +1,1 @@
+"""The emoji testbed's own material: pictures, captions and the training of its base model and judges."""

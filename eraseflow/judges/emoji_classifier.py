@@ -1,0 +1,47 @@
+"""The emoji testbed's judge: a small convolutional network that names style and object of a picture."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from eraseflow.emoji.vocabulary import NAMES, STYLES
+
+WEIGHTS = Path("models/judges/emoji_classifier.safetensors")
+LABELS = [f"object/{name}" for name in NAMES] + [f"style/{style}" for style in STYLES]
+
+
+class Classifier(nn.Module):
+    """Two heads over one trunk: (n, 3, 32, 32) in [0, 1] to log-probabilities (n, names + styles)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = [3, 32, 64, 128]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
+            layers += [nn.Conv2d(after, after, 3, stride=2, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
+        self.trunk = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.2))
+        self.objects = nn.Linear(128 * 16, len(NAMES))
+        self.styles = nn.Linear(128 * 16, len(STYLES))
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.trunk(images * 2 - 1)
+        return torch.cat([self.objects(features).log_softmax(-1), self.styles(features).log_softmax(-1)], dim=1)
+
+
+def load(device: str = "cpu") -> Callable[[Tensor], pd.DataFrame]:
+    """The judge: pictures (n, 3, 32, 32) uint8 to probabilities, one column a label, each head adding to one."""
+    model = Classifier().to(device).eval()
+    model.load_state_dict(load_file(WEIGHTS))
+
+    @torch.no_grad()
+    def judge(pictures: Tensor) -> pd.DataFrame:
+        parts = [model(part.to(device).float() / 255).exp().cpu() for part in pictures.split(256)]
+        return pd.DataFrame(torch.cat(parts).numpy(), columns=LABELS)
+
+    return judge
