@@ -1,0 +1,83 @@
+"""Tune the methods' emoji settings on the validation concepts, which are not in the table, with one budget for all.
+
+    python benchmarks/tune.py eraseflow esd uce --out benchmarks/tuning.csv
+
+Every method gets six settings. A setting's value is the mean over the validation concepts of
+(share of target prompts erased) x (kept accuracy over the original's), without any attack. Rows are written
+as they come; a row that is there already is not computed again.
+"""
+
+import argparse
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from eraseflow import params, prompts, sampling, verdict
+from eraseflow.cells import BATCH, DEVICE, module, setting
+
+VALIDATION = ["penguin", "glossy_style"]
+IN_CONTEXT = ["{}", "a {}", "a cat in {}", "a car in {}", "a rose in {}", "{} cat", "{} car"]
+GRIDS = {
+    "original": [{}],
+    "eraseflow": [
+        {"learning_rate": rate, "epochs": epochs, "switch_epoch": epochs - 1}
+        for epochs, rate in product((40, 60), (3e-3, 4e-3, 5e-3))
+    ],
+    "esd": [
+        {"negative_guidance": guidance, "learning_rate": rate}
+        for guidance, rate in product((2.0, 5.0), (1e-3, 2e-3, 3e-3))
+    ],
+    "uce": [
+        {"templates": templates, "preserve_scale": scale}
+        for templates, scale in product((["{}", "a {}"], IN_CONTEXT), (1.0, 3.0, 10.0))
+    ],
+}
+
+
+def measure(everything: params.Params, concept: str, method: str, change: dict) -> dict:
+    """Train with changed settings, draw the concept's prompts, judge: how often it is seen, how much is kept."""
+    entry, testbed, world = setting(everything, concept)
+    settings = everything.settings("methods", method, entry.testbed)
+    settings = type(settings).model_validate(settings.model_dump() | change)
+    edit = module("methods", method).erase(world.load_pipeline(testbed.model, DEVICE), entry, settings, 0)
+    pipeline = edit.apply(world.load_pipeline(testbed.model, DEVICE))
+    judge = module("judges", entry.judge.name).load(DEVICE)
+    table = pd.concat([prompts.target(entry, testbed, 0), prompts.kept(entry, testbed, 0)], ignore_index=True)
+    pictures = sampling.sample(
+        pipeline, list(table.prompt), list(table.seed), list(table.guidance), testbed.sampling.steps, BATCH, quiet=True
+    )
+    scores = judge(torch.cat(list(pictures)))
+    target = (table.role == "target").to_numpy()
+    seconds = edit.history[-1]["seconds"] if edit.history else 0.0
+    return {
+        "seen": float(verdict.seen(scores[target], entry.judge.counts).mean()),
+        "kept": float(verdict.right(scores[~target].reset_index(drop=True), table.expect[~target]).mean()),
+        "seconds": round(seconds, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("methods", nargs="+", choices=sorted(GRIDS))
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    everything = params.load()
+    done = pd.read_csv(options.out).to_dict("records") if options.out.exists() else []
+    for method, concept in product(dict.fromkeys(["original", *options.methods]), VALIDATION):
+        for change in GRIDS[method]:
+            key = {"method": method, "concept": concept, "setting": str(change)}
+            if not any(key.items() <= row.items() for row in done):
+                done.append(key | measure(everything, concept, method, change))
+                pd.DataFrame(done).to_csv(options.out, index=False, float_format="%.4g")
+                print(done[-1], flush=True)
+    table = pd.DataFrame(done)
+    base = table[table.method == "original"].set_index("concept").kept
+    table["value"] = (1 - table.seen) * table.kept / table.concept.map(base)
+    values = table.groupby(["method", "setting"], sort=False).value.mean()
+    print(values.sort_values(ascending=False).to_string())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Attack one erasure."""
+
+import json
+import time
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from eraseflow import prompts, sampling, verdict, victim
+from eraseflow.cells import BATCH, DEVICE, module, setting
+from eraseflow.edits import Edit
+from eraseflow.params import Params
+from eraseflow.shards import fingerprint, forget, in_shards, write_parquet
+
+JUDGES = Path("models/judges")
+
+
+def attack(params: Params, concept: str, edit: Path, attack: str, out: Path) -> None:
+    """Attack the weights just trained: `out` (a parquet, a row a prompt) and the same name .json (seconds)."""
+    entry, testbed, world = setting(params, concept)
+    settings, seed = params.settings("attacks", attack, entry.testbed), params.table.seed
+    table = prompts.target(entry, testbed, seed).drop(columns=["role", "expect"])
+    name = f"attack-{attack}-" + fingerprint(
+        edit, Path(testbed.model), JUDGES, table, testbed.sampling, entry.judge, settings, seed
+    )
+    started = time.perf_counter()
+    pipeline = world.load_pipeline(testbed.model, DEVICE)
+    originals = encode(pipeline, table, testbed.sampling.steps)
+    pipeline = Edit.load(edit).apply(pipeline)
+    judge = module("judges", entry.judge.name).load(DEVICE)
+
+    def search(part: slice) -> pd.DataFrame:
+        rows = table.iloc[part].reset_index(drop=True)
+        target = victim.Victim(
+            pipeline=pipeline,
+            prompts=rows,
+            originals=originals[part],
+            judge=judge,
+            seen=lambda scores: verdict.seen(scores, entry.judge.counts),
+            steps=testbed.sampling.steps,
+            batch_size=BATCH,
+        )
+        return victim.run(target, module("attacks", attack).attack, settings, seed)
+
+    results = in_shards(name, len(table), BATCH, search)
+    seconds = time.perf_counter() - started
+    attacked = int((~results.pre_success).sum())
+    per_prompt = seconds / attacked if attacked else None
+    costs = {
+        "seconds": round(seconds, 2),
+        "seconds_per_prompt": per_prompt and round(per_prompt, 3),
+        "attacked": attacked,
+    }
+    write_parquet(results, out)
+    out.with_suffix(".json").write_text(json.dumps(costs, indent=1) + "\n")
+    forget(name)
+
+
+@torch.no_grad()
+def encode(pipeline, table: pd.DataFrame, steps: int) -> Tensor:
+    """The scaled latents of what the pipeline draws for the prompts: the autoencoder's mean of the picture."""
+    batches = sampling.sample(
+        pipeline, list(table.prompt), list(table.seed), list(table.guidance), steps, BATCH, quiet=True
+    )
+    vae = pipeline.vae
+    latents = [vae.encode(batch.to(vae.device, vae.dtype) / 127.5 - 1).latent_dist.mean for batch in batches]
+    return torch.cat(latents) * vae.config.scaling_factor

@@ -1,0 +1,34 @@
+"""Draw one cell's set of pictures, shared by every judge and score."""
+
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+from eraseflow import images, prompts, sampling
+from eraseflow.cells import BATCH, DEVICE, setting
+from eraseflow.edits import Edit
+from eraseflow.params import Params
+from eraseflow.shards import fingerprint, forget, in_shards, write_parquet
+
+
+def sample(params: Params, concept: str, edit: Path, out: Path) -> None:
+    """Draw target and kept prompts into a parquet; a killed run goes on where it stopped."""
+    entry, testbed, world = setting(params, concept)
+    seed = params.table.seed
+    table = pd.concat([prompts.target(entry, testbed, seed), prompts.kept(entry, testbed, seed)], ignore_index=True)
+    name = "sample-" + fingerprint(edit, Path(testbed.model), table, testbed.sampling)
+
+    @cache
+    def pipeline():  # loaded only if there is something left to draw
+        return Edit.load(edit).apply(world.load_pipeline(testbed.model, DEVICE))
+
+    def draw(part: slice) -> pd.DataFrame:
+        rows = table.iloc[part]
+        batches = sampling.sample(
+            pipeline(), list(rows.prompt), list(rows.seed), list(rows.guidance), testbed.sampling.steps, BATCH
+        )
+        return rows.assign(png=[images.to_png(picture) for batch in batches for picture in batch])
+
+    write_parquet(in_shards(name, len(table), BATCH, draw), out)
+    forget(name)

@@ -1,0 +1,51 @@
+"""What a method, attack or judge defines, read without the slow imports of its module."""
+
+import ast
+import importlib
+import importlib.util
+import pkgutil
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from eraseflow.mistakes import ParamsError
+
+
+def names(family: str) -> list[str]:
+    """The modules of eraseflow/<family>."""
+    return [module.name for module in pkgutil.iter_modules(importlib.import_module(f"eraseflow.{family}").__path__)]
+
+
+@cache
+def definition(family: str, module: str, name: str) -> Any:
+    """A class or constant at the top of eraseflow/<family>/<module>.py.
+
+    Executed alone, with just the imports that it uses: torch and diffusers with the rest would take ten
+    seconds. The module is imported after all where the definition needs more of it.
+    """
+    spec = importlib.util.find_spec(f"eraseflow.{family}.{module}")
+    assert spec and spec.origin
+    top = ast.parse(Path(spec.origin).read_text()).body
+    wanted = [node for node in top if name in _defined(node)]
+    used = {node.id for part in wanted for node in ast.walk(part) if isinstance(node, ast.Name)}
+    imports = [node for node in top if isinstance(node, ast.Import | ast.ImportFrom) and used & _defined(node)]
+    space: dict[str, Any] = {"__name__": spec.name}
+    try:
+        exec(compile(ast.Module([*imports, *wanted], []), spec.origin, "exec"), space)
+        return space[name]
+    except (NameError, KeyError):
+        whole = importlib.import_module(spec.name)
+    if not hasattr(whole, name):
+        raise ParamsError(f"{spec.origin}: defines no {name}")
+    return getattr(whole, name)
+
+
+def _defined(node: ast.stmt) -> set[str]:
+    """The names that a statement at the top of a module binds."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+    if isinstance(node, ast.ClassDef):
+        return {node.name}
+    if isinstance(node, ast.Assign):
+        return {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return set()

@@ -1,0 +1,83 @@
+"""An Edit is what an erasure changes in a pipeline: a LoRA of the U-Net, or new values of some weights."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from diffusers import StableDiffusionPipeline
+from diffusers.utils import convert_state_dict_to_diffusers
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+LORA_FILE = "pytorch_lora_weights.safetensors"  # the name that `load_lora_weights` looks for
+WEIGHTS_FILE = "weights.safetensors"
+
+
+@dataclass
+class Edit:
+    """Tensors by name, and how they were made.
+
+    kind: "lora" (U-Net LoRA in diffusers' format, alpha = rank) or "weights" (replacements, keyed
+    "<component>.<parameter>" such as "unet.conv_in.weight"; none of them is the unedited model).
+    history: one dict an optimiser step, with at least step and loss.
+    """
+
+    kind: str
+    tensors: dict[str, Tensor]
+    history: list[dict] = field(default_factory=list)
+
+    def save(self, folder: Path) -> None:
+        """Write edit.json and one safetensors file."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "edit.json").write_text(json.dumps({"kind": self.kind}) + "\n")
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
+        save_file(tensors, folder / (LORA_FILE if self.kind == "lora" else WEIGHTS_FILE))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Edit":
+        """Read what `save` wrote."""
+        kind = json.loads((folder / "edit.json").read_text())["kind"]
+        return cls(kind, load_file(folder / (LORA_FILE if kind == "lora" else WEIGHTS_FILE)))
+
+    def apply(self, pipeline: StableDiffusionPipeline) -> StableDiffusionPipeline:
+        """Edit the pipeline in memory; a LoRA is merged into the weights, so that nothing runs slower."""
+        if self.kind == "lora":
+            pipeline.load_lora_into_unet(dict(self.tensors), network_alphas=None, unet=pipeline.unet)
+            pipeline.fuse_lora()
+            pipeline.unload_lora_weights()
+            return pipeline
+        for name, tensor in self.tensors.items():
+            component, _, parameter = name.partition(".")
+            getattr(pipeline, component).get_parameter(parameter).data.copy_(tensor)
+        return pipeline
+
+    def export(self, pipeline: StableDiffusionPipeline, folder: Path) -> None:
+        """Save the edited pipeline whole, for plain `StableDiffusionPipeline.from_pretrained(folder)`."""
+        self.apply(pipeline).save_pretrained(folder)
+
+
+def add_lora(unet, rank: int) -> list[Tensor]:
+    """Put a LoRA (alpha = rank, Gaussian start, so the model is unchanged at first) on all attentions.
+
+    Returns the trained tensors, float32 whatever the base's precision.
+    """
+    unet.requires_grad_(False)
+    targets = ["to_q", "to_k", "to_v", "to_out.0"]
+    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets))
+    trained = [weight for weight in unet.parameters() if weight.requires_grad]
+    for weight in trained:
+        weight.data = weight.data.float()
+    return trained
+
+
+def lora_of(unet, history: list[dict]) -> Edit:
+    """The LoRA of a U-Net as an Edit that diffusers' `load_lora_weights` reads."""
+    state = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
+    return Edit("lora", {f"unet.{name}": tensor for name, tensor in state.items()}, history)
+
+
+def weights_of(component: str, module, names: list[str], history: list[dict]) -> Edit:
+    """The present values of some parameters of a pipeline's component as an Edit."""
+    return Edit("weights", {f"{component}.{name}": module.get_parameter(name).data for name in names}, history)

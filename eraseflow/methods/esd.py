@@ -1,0 +1,79 @@
+"""ESD: Erasing Concepts from Diffusion Models (Gandikota et al., ICCV 2023, eq. 7).
+
+Fine-tunes so that eps(x_t, c) -> eps_0(x_t) - eta (eps_0(x_t, c) - eps_0(x_t)), eps_0 being the unedited
+model. x_t comes from partial denoising under c with the present weights. Variant x trains the
+cross-attention, u everything else.
+"""
+
+import copy
+import time
+from typing import Literal
+
+import torch
+from pydantic import Field, PositiveInt
+from tqdm import trange
+
+from eraseflow.edits import Edit, weights_of
+from eraseflow.params import Block, Concept
+from eraseflow.sampling import embed, guided
+
+
+class Settings(Block):
+    iterations: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: float = Field(gt=0)
+    negative_guidance: float = Field(gt=0)
+    num_steps: PositiveInt
+    guidance_scale: float = Field(ge=1)
+    variant: Literal["x", "u"]
+
+
+def trained_names(unet, variant: str) -> list[str]:
+    """The parameters that a variant trains: attn2 is the cross-attention of every block."""
+    return [name for name, _ in unet.named_parameters() if ("attn2" in name) == (variant == "x")]
+
+
+@torch.no_grad()
+def goal(frozen, latents, t, target, empty, negative_guidance: float):
+    """eps_0(x_t) - eta (eps_0(x_t, c) - eps_0(x_t)): guidance with the opposite sign."""
+    return guided(frozen, latents, t, target, empty, -negative_guidance)
+
+
+@torch.no_grad()
+def partly_denoised(pipeline, target, empty, settings: Settings, rng: torch.Generator):
+    """Latents (batch, c, h, w) on the way under the target, and their timestep, at a random solver step."""
+    unet, scheduler = pipeline.unet, copy.deepcopy(pipeline.scheduler)
+    scheduler.set_timesteps(settings.num_steps)
+    stop = int(torch.randint(0, settings.num_steps, (1,), generator=rng))
+    shape = (settings.batch_size, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
+    latents = torch.randn(shape, generator=rng).to(pipeline.device, unet.dtype)
+    for t in scheduler.timesteps[:stop]:
+        latents = scheduler.step(guided(unet, latents, t, target, empty, settings.guidance_scale), t, latents)[0]
+    return latents, scheduler.timesteps[stop]
+
+
+def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
+    """Fine-tune the U-Net; the edit holds the trained weights' new values. history: loss, gradient norm, seconds."""
+    started = time.perf_counter()
+    rng = torch.Generator().manual_seed(seed)
+    unet, frozen = pipeline.unet, copy.deepcopy(pipeline.unet).requires_grad_(False)
+    target, empty = embed(pipeline, [concept.target, ""]).split(1)
+    target = target.expand(settings.batch_size, -1, -1)
+    names = trained_names(unet, settings.variant)
+    unet.requires_grad_(False)
+    weights = [unet.get_parameter(name).requires_grad_(True) for name in names]
+    optimiser = torch.optim.Adam(weights, lr=settings.learning_rate)
+    history: list[dict] = []
+    for step in (bar := trange(settings.iterations, desc="esd", unit="step")):
+        latents, t = partly_denoised(pipeline, target, empty, settings, rng)
+        wanted = goal(frozen, latents, t, target, empty, settings.negative_guidance)
+        predicted = unet(latents, t.to(latents.device), target).sample
+        loss = torch.nn.functional.mse_loss(predicted.float(), wanted.float())
+        optimiser.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.get_total_norm([w.grad for w in weights if w.grad is not None])
+        optimiser.step()
+        seconds = time.perf_counter() - started
+        history.append({"step": step, "loss": loss.item(), "grad_norm": norm.item(), "seconds": seconds})
+        bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
+    return weights_of("unet", unet, names, history)

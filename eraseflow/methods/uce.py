@@ -1,0 +1,76 @@
+"""UCE: Unified Concept Editing in Diffusion Models (Gandikota et al., WACV 2024, eq. 7).
+
+Closed form on the keys and values of every cross-attention, over edited and preserved token states c:
+
+    W = (sum v* c^T + lambda sum W_0 c c^T) (sum c c^T + lambda sum c c^T)^-1
+
+v* = W_0 c* is what the anchor's token gives. A target and its anchor are aligned in a few sentences from
+the first token where they differ to the end of the sequence, so that the end and padding tokens, which
+carry most of a short prompt, are edited too. The empty prompt is always preserved, as are the words around.
+"""
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from eraseflow.edits import Edit, weights_of
+from eraseflow.params import Block, Concept
+from eraseflow.sampling import embed
+
+RIDGE = 1e-4  # keeps the system regular when there are fewer token states than channels
+
+
+class Settings(Block):
+    preserve_scale: float = Field(gt=0)
+    templates: list[str] = Field(min_length=1)
+
+
+def closed_form(weight: Tensor, edited: Tensor, anchors: Tensor, preserved: Tensor, scale: float) -> Tensor:
+    """The minimiser of sum_edited |W c - W_0 c*|^2 + scale (sum_preserved |W c - W_0 c|^2 + RIDGE |W - W_0|^2).
+
+    weight (out, in); edited and anchors (n, in), aligned; preserved (m, in). Computed in float64.
+    """
+    weight, edited, anchors, preserved = (x.double() for x in (weight, edited, anchors, preserved))
+    ridge = RIDGE**0.5 * torch.eye(weight.shape[1], dtype=torch.float64, device=weight.device)
+    kept = torch.cat([preserved, ridge])
+    right = edited.T @ edited + scale * kept.T @ kept
+    left = weight @ (anchors.T @ edited + scale * kept.T @ kept)
+    return torch.linalg.solve(right, left, left=False)
+
+
+def aligned(pipeline, target: str, anchor: str) -> tuple[Tensor, Tensor]:
+    """Token states (n, width) of two sentences, word for word where they differ and one to one after that.
+
+    A target with more words than its anchor maps the surplus to the anchor's last one.
+    """
+    states = embed(pipeline, [target, anchor])
+    ids = pipeline.tokenizer([target, anchor]).input_ids
+    start = next(i for i, (a, b) in enumerate(zip(*ids, strict=False)) if a != b)
+    shorter = min(map(len, ids)) - start
+    same = next((i for i in range(shorter) if ids[0][-1 - i] != ids[1][-1 - i]), shorter)  # of the end
+    ends = [len(row) - same for row in ids]
+    words = torch.arange(start, ends[0])
+    rest = torch.arange(states.shape[1] - max(ends))
+    return (
+        states[0, torch.cat([words, ends[0] + rest])],
+        states[1, torch.cat([words.clamp(max=max(ends[1] - 1, start)), ends[1] + rest])],
+    )
+
+
+def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
+    """Solve for every cross-attention's keys and values; no training, so the history is empty."""
+    pairs = [
+        aligned(pipeline, sentence.format(concept.target), sentence.format(concept.anchor))
+        for sentence in settings.templates
+    ]
+    edited, anchors = (torch.cat(side) for side in zip(*pairs, strict=True))
+    preserved = embed(pipeline, ["", *concept.preserve]).flatten(0, 1)
+    names = [
+        name
+        for name, _ in pipeline.unet.named_parameters()
+        if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))
+    ]
+    for name in names:
+        weight = pipeline.unet.get_parameter(name)
+        weight.data = closed_form(weight.data, edited, anchors, preserved, settings.preserve_scale).to(weight.dtype)
+    return weights_of("unet", pipeline.unet, names, [])

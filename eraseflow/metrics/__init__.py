@@ -1,0 +1,1 @@
+"""Scores, one a module, and the rates with their intervals."""

@@ -1,0 +1,133 @@
+"""The models of params.yaml and its only reader; see params_check.py for what one block says about another."""
+
+import importlib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+from eraseflow.mistakes import ParamsError, read, read_yaml
+from eraseflow.params_check import check_names, check_table
+
+__all__ = ["Block", "Concept", "Params", "ParamsError", "Testbed", "load"]
+
+
+class Block(BaseModel):
+    """A block of params.yaml: no unknown keys, no silent conversion from text, no change after reading."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+def _plain(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_]+", name):  # it becomes a folder and part of a stage's name
+        raise ValueError(f"a name may have only letters, digits and underscores, found {name!r}")
+    return name
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is blank")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_plain)]
+Text = Annotated[str, AfterValidator(_not_blank)]
+
+
+class Table(Block):
+    testbed: Name
+    concepts: list[Name] = Field(min_length=1)
+    methods: list[Name] = Field(min_length=1)
+    attacks: list[Name] = Field(min_length=1)
+    seed: int = Field(ge=0)
+
+
+class SamplingSettings(Block):
+    steps: PositiveInt
+    guidance_scale: float = Field(ge=1)
+
+
+class Testbed(Block):
+    model: Text
+    kept: Text
+    kept_judge: Name
+    features: Name
+    sampling: SamplingSettings
+
+
+class BaseTraining(Block):
+    seed: int = Field(ge=0)
+    latent_channels: PositiveInt
+    text_encoder_steps: PositiveInt
+    text_encoder_batch: PositiveInt
+    autoencoder_steps: PositiveInt
+    autoencoder_batch: PositiveInt
+    unet_steps: PositiveInt
+    unet_batch: PositiveInt
+
+
+class JudgeTraining(Block):
+    seed: int = Field(ge=0)
+    classifier_steps: PositiveInt
+    image_text_steps: PositiveInt
+    batch: PositiveInt
+
+
+class EmojiTraining(Block):
+    base: BaseTraining
+    judges: JudgeTraining
+
+
+class ConceptJudge(Block):
+    name: Name
+    counts: list[str] = Field(min_length=1)
+
+
+class Kept(Block):
+    without: list[str]
+    neighbours: list[str]
+    count: PositiveInt
+
+
+class Concept(Block):
+    testbed: Name
+    kind: Literal["style", "fine_grained", "category"]
+    target: Text
+    anchor: str
+    prompts: Text
+    preserve: list[str]
+    judge: ConceptJudge
+    kept: Kept
+
+    @model_validator(mode="after")
+    def _differ(self) -> "Concept":
+        if self.target.strip().lower() == self.anchor.strip().lower():
+            raise ValueError(f"target and anchor must differ, found {self.target!r} for both")
+        return self
+
+
+class Params(Block):
+    table: Table
+    testbeds: dict[Name, Testbed]
+    emoji: EmojiTraining
+    concepts: dict[Name, Concept]
+    methods: dict[Name, dict[Name, dict[str, Any]]]
+    attacks: dict[Name, dict[Name, dict[str, Any]]]
+
+    def settings(self, family: Literal["methods", "attacks"], name: str, testbed: str) -> Any:
+        """The settings of a method or attack on a testbed, an instance of the `Settings` of its module."""
+        model = importlib.import_module(f"eraseflow.{family}.{name}").Settings
+        return read(model, getattr(self, family)[name][testbed], f"{family}.{name}.{testbed}")
+
+
+def load(path: Path = Path("params.yaml")) -> Params:
+    """Read and check params.yaml and the prompt files of its table.
+
+    Raises: ParamsError, whose text is one line: file, path of the field, what was found and expected,
+    and the nearest right name.
+    """
+    params = read(Params, read_yaml(path))
+    check_names(params)
+    check_table(params, path.parent)
+    return params

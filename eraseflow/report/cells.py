@@ -1,0 +1,100 @@
+"""The files of the table's cells, read with one clear line where something is missing."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+ATTACK_COLUMNS = ["prompt_id", "prompt", "seed", "pre_success", "success", "step", "adversarial_prompt"]
+
+
+class CellError(SystemExit):
+    """A file that the report needs and does not find, or finds with other contents; one line, exit status 1."""
+
+
+def read_json(path: Path, keys: list[str]) -> dict[str, Any]:
+    """A JSON object that has at least these keys.
+
+    Raises: CellError.
+    """
+    if not path.is_file():
+        raise CellError(f"{path}: missing, but params.yaml's table needs it; run `dvc repro`")
+    try:
+        values = json.loads(path.read_text())
+    except ValueError as error:
+        raise CellError(f"{path}: not JSON: {error}") from None
+    lacking = [key for key in keys if not isinstance(values, dict) or key not in values]
+    if lacking:
+        raise CellError(f"{path}: no {lacking[0]!r}; make the file anew with `dvc repro`")
+    return values
+
+
+def read_frame(path: Path, columns: list[str]) -> pd.DataFrame:
+    """These columns of a parquet or CSV file.
+
+    Raises: CellError.
+    """
+    if not path.is_file():
+        raise CellError(f"{path}: missing, but params.yaml's table needs it; run `dvc repro`")
+    try:
+        if path.suffix == ".csv":
+            return pd.read_csv(path, usecols=columns)
+        return pd.read_parquet(path, columns=columns)
+    except (ValueError, OSError) as error:  # pyarrow's errors are of these two kinds
+        raise CellError(f"{path}: cannot read the columns {', '.join(columns)}: {str(error).splitlines()[0]}") from None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One concept and method, with the folder of its files."""
+
+    concept: str
+    method: str
+    folder: Path
+
+    @classmethod
+    def of(cls, cells: Path, concept: str, method: str) -> "Cell":
+        return cls(concept, method, cells / concept / method)
+
+    def scores(self, keys: list[str]) -> dict[str, Any]:
+        return read_json(self.folder / "scores.json", keys)
+
+    def train_seconds(self) -> float:
+        return read_json(self.folder / "costs.json", ["train_seconds"])["train_seconds"]
+
+    def attack_seconds(self, attack: str) -> float:
+        """Seconds an attacked prompt; NaN where there was none to attack."""
+        costs = read_json(self.folder / f"attack-{attack}.json", ["seconds_per_prompt", "attacked"])
+        return costs["seconds_per_prompt"] if costs["attacked"] else float("nan")
+
+    def attack(self, attack: str, columns: tuple[str, ...] = ()) -> pd.DataFrame:
+        """One row a target prompt, indexed by prompt_id; `columns` beside those that every use needs."""
+        frame = read_frame(self.folder / f"attack-{attack}.parquet", [*ATTACK_COLUMNS, *columns])
+        return frame.set_index("prompt_id")
+
+    def pictures(self, role: str) -> pd.DataFrame:
+        """The un-attacked pictures of a role with the judge's verdict `right`, indexed by prompt_id."""
+        columns = ["prompt_id", "role", "prompt", "expect", "seed", "png"]
+        samples = read_frame(self.folder / "samples.parquet", columns)
+        judged = read_frame(self.folder / "judged.parquet", ["prompt_id", "role", "right"])
+        both = samples.merge(judged, on=["prompt_id", "role"], how="left", validate="one_to_one")
+        if both["right"].isna().any():
+            raise CellError(f"{self.folder / 'judged.parquet'}: not every picture of samples.parquet is judged")
+        return both[both["role"] == role].set_index("prompt_id").astype({"right": bool})
+
+    def training(self) -> pd.DataFrame:
+        return read_frame(self.folder / "training.csv", ["step", "loss", "residual"])
+
+
+def same_prompts(ours: pd.DataFrame, theirs: pd.DataFrame, where: str) -> pd.DataFrame:
+    """`theirs` in the order of `ours`, both indexed by prompt_id.
+
+    Raises: CellError unless both have the same prompts and seeds, without which no comparison is fair.
+    """
+    if len(ours) == len(theirs) and theirs.index.is_unique and set(ours.index) == set(theirs.index):
+        ordered = theirs.loc[ours.index]
+        if (ordered[["seed", "prompt"]].to_numpy() == ours[["seed", "prompt"]].to_numpy()).all():
+            return ordered
+    raise CellError(f"{where}: its prompts or seeds are not those of the other methods; run `dvc repro`")

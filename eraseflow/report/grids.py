@@ -1,0 +1,135 @@
+"""Picture grids: what each method draws for the same prompts and seeds, and what the judge says of it."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageDraw, ImageFont
+
+from eraseflow.params import Params
+from eraseflow.report.cells import Cell, same_prompts
+
+ROWS = 6
+SIDE, BORDER, GAP = 96, 4, 8  # pixels
+LABEL = 190  # width of the column with the prompts
+STEP = SIDE + 2 * BORDER + GAP
+HEAD, FOOT = 46, 34
+SEEN, UNSEEN, INK, GREY = "#D55E00", "#0072B2", "#1a1a1a", "#666666"
+FONTS = Path(mpl.get_data_path()) / "fonts" / "ttf"  # matplotlib brings them, so every machine draws the same text
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its headers and, by prompt_id, the pictures (PNG bytes) and whether the border warns."""
+
+    title: str
+    subtitle: str
+    png: pd.Series
+    warns: pd.Series
+
+
+def target_grid(params: Params, cells: Path, concept: str, strongest: dict[str, str]) -> Image.Image:
+    """Target prompts un-attacked and under the strongest attack of each method (`strongest`: method -> attack)."""
+    methods = params.table.methods
+    pictures = {method: Cell.of(cells, concept, method).pictures("target") for method in methods}
+    rows = pictures[methods[0]]
+    plain, attacked = [], []
+    for method in methods:
+        same = same_prompts(rows, pictures[method], f"{cells / concept / method}/samples.parquet")
+        plain.append(Column(method, "un-attacked", same["png"], same["right"]))
+        if method == "original":  # the base model draws the concept without any attack
+            continue
+        attack = strongest[method]
+        tried = Cell.of(cells, concept, method).attack(attack, ("png",))
+        same = same_prompts(rows, tried, f"{cells / concept / method}/attack-{attack}.parquet")
+        attacked.append(Column(method, attack, same["png"], same["success"]))
+    return draw(rows.iloc[evenly(len(rows), ROWS)], [plain, attacked], ("the judge sees the concept", "it does not"))
+
+
+def kept_grid(params: Params, cells: Path, concept: str) -> Image.Image:
+    """Kept prompts, half of them neighbours of the concept where it has any."""
+    methods = params.table.methods
+    pictures = {method: Cell.of(cells, concept, method).pictures("kept") for method in methods}
+    rows = pictures[methods[0]]
+    neighbours = set(params.concepts[concept].kept.neighbours)
+    near = np.array([bool(neighbours & set(expect.split(";"))) for expect in rows["expect"]])
+    close, far = np.flatnonzero(near), np.flatnonzero(~near)
+    close = close[evenly(len(close), ROWS // 2)]
+    chosen = [*close, *far[evenly(len(far), ROWS - len(close))]]
+    columns = []
+    for method in methods:
+        same = same_prompts(rows, pictures[method], f"{cells / concept / method}/samples.parquet")
+        columns.append(Column(method, "", same["png"], ~same["right"]))
+    return draw(rows.iloc[chosen], [columns], ("the judge finds it drawn wrong", "drawn right"))
+
+
+def evenly(n: int, count: int) -> np.ndarray:
+    """At most `count` of the places 0..n-1, evenly spread."""
+    return np.unique(np.linspace(0, n - 1, min(n, count)).round().astype(int))
+
+
+def draw(rows: pd.DataFrame, groups: list[list[Column]], legend: tuple[str, str]) -> Image.Image:
+    """The grid: headers, a line of pictures for each row (prompt, seed; indexed by prompt_id), the legend.
+
+    groups: columns, with a wider gap between groups; legend: what the warning and the other border mean.
+    """
+    font, small, bold = _font("DejaVuSans", 13), _font("DejaVuSans", 11), _font("DejaVuSans-Bold", 12)
+    places, left = [], LABEL
+    for group in groups:
+        for column in group:
+            places.append((left, column))
+            left += STEP
+        left += 2 * GAP
+    image = Image.new("RGB", (left - GAP, HEAD + len(rows) * STEP + FOOT), "white")
+    pen = ImageDraw.Draw(image)
+    for left, column in places:
+        pen.text((left, 8), _wrap(column.title, bold, STEP - 4, 1)[0], INK, bold)
+        pen.text((left, 25), _wrap(column.subtitle, small, STEP - 4, 1)[0], GREY, small)
+    for line, (prompt_id, prompt, seed) in enumerate(zip(rows.index, rows["prompt"], rows["seed"], strict=True)):
+        top = HEAD + line * STEP
+        label = "\n".join(_wrap(prompt, font, LABEL - 2 * GAP, 4))
+        pen.multiline_text((GAP, top), label, INK, font, spacing=3)
+        pen.text((GAP, top + SIDE - 8), f"seed {seed}", GREY, small)
+        for left, column in places:
+            colour = SEEN if column.warns.loc[prompt_id] else UNSEEN
+            pen.rectangle((left, top, left + SIDE + 2 * BORDER - 1, top + SIDE + 2 * BORDER - 1), colour)
+            image.paste(_picture(column.png.loc[prompt_id]), (left + BORDER, top + BORDER))
+    x, y = GAP, image.height - 26
+    for colour, text in zip((SEEN, UNSEEN), legend, strict=True):
+        pen.rectangle((x, y, x + 14, y + 14), outline=colour, width=BORDER)
+        pen.text((x + 22, y), text, INK, font)
+        x += 22 + round(font.getlength(text)) + 28
+    return image
+
+
+def _picture(png: bytes) -> Image.Image:
+    """Small pictures keep their pixels, large ones are smoothed."""
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    way = Image.Resampling.NEAREST if picture.width <= SIDE else Image.Resampling.LANCZOS
+    return picture.resize((SIDE, SIDE), way)
+
+
+def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(FONTS / f"{name}.ttf", size, layout_engine=ImageFont.Layout.BASIC)
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int, lines: int) -> list[str]:
+    """The text in at most so many lines of `width` pixels, with an ellipsis where it is cut."""
+    done, words = [""], text.split()
+    for word in words:
+        longer = f"{done[-1]} {word}".strip()
+        if done[-1] and font.getlength(longer) > width:
+            done.append(word)
+        else:
+            done[-1] = longer
+    cut = len(done) > lines
+    done = done[:lines]
+    for place, line in enumerate(done):
+        last = cut and place == lines - 1
+        while font.getlength(line + "…" * last) > width:
+            line, last = line[:-1], True
+        done[place] = line + "…" * last
+    return done

@@ -1,0 +1,101 @@
+"""The report's page: one HTML file that carries its pictures, reads on a phone, and needs no network."""
+
+import base64
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from eraseflow.metrics.rates import Rate
+from eraseflow.params import Params
+from eraseflow.report.cells import Cell, CellError, read_json
+from eraseflow.report.grids import evenly
+from eraseflow.report.plots import encode, fid_vs_attack
+from eraseflow.report.readable import PER_ATTACK, readable
+from eraseflow.report.table import REFERENCE, rule
+
+FOUND = 3  # adversarial prompts shown for each method and attack
+PACKAGES = ["torch", "diffusers", "transformers"]
+
+
+def render(params: Params, frame: pd.DataFrame, cells: Path, judges: Path, base: Path, drawn: Path) -> str:
+    """The page as HTML text. `drawn` is the folder in which the figures and grids of this report already are.
+
+    Raises: CellError where a picture or the judges' file is missing or has other contents.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    training = drawn / "training" / f"{REFERENCE}.png"
+    return environment.get_template("page.html.j2").render(
+        params=params,
+        testbed=params.testbeds[params.table.testbed],
+        reference=REFERENCE,
+        per_attack=PER_ATTACK,
+        most_found=FOUND,
+        first=frame.iloc[0].to_dict(),
+        figures={
+            columns: _uri(encode(fid_vs_attack(params, frame, columns), "svg"), "image/svg+xml") for columns in (1, 3)
+        },
+        training=_picture(training) if training.is_file() else None,
+        concepts=[_concept(params, frame, cells, name, drawn) for name in params.table.concepts],
+        judges=_judges(judges),
+        base={name: _picture(base / f"{name}.png") for name in ("losses", "samples")},
+        versions={name: version(name) for name in PACKAGES},
+    )
+
+
+def _picture(path: Path) -> str:
+    """A PNG file as a data URI."""
+    if not path.is_file():
+        raise CellError(f"{path}: missing, but the page shows it; run `dvc repro`")
+    return _uri(path.read_bytes(), "image/png")
+
+
+def _uri(data: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _concept(params: Params, frame: pd.DataFrame, cells: Path, name: str, drawn: Path) -> dict[str, Any]:
+    text = readable(params, frame, name)
+    return {
+        "name": name,
+        "block": params.concepts[name],
+        "n_prompts": int(frame.loc[frame["concept"] == name, "n_prompts"].iloc[0]),
+        "rule": rule(params.concepts[name].judge),
+        "columns": list(text.columns),
+        "rows": text.to_numpy().tolist(),
+        "grid": _picture(drawn / "grids" / f"{name}.png"),
+        "kept_grid": _picture(drawn / "grids" / f"{name}_kept.png"),
+        "found": _found(params, cells, name),
+    }
+
+
+def _found(params: Params, cells: Path, concept: str) -> list[dict[str, Any]]:
+    """Some adversarial prompts that brought the concept back where the prompt alone did not."""
+    found = []
+    for method in params.table.methods:
+        for attack in params.table.attacks:
+            rows = Cell.of(cells, concept, method).attack(attack)
+            rows = rows[rows["success"] & ~rows["pre_success"]]
+            for row in rows.iloc[evenly(len(rows), FOUND)].to_dict("records"):
+                found.append({"method": method, "attack": attack} | {str(name): value for name, value in row.items()})
+    return found
+
+
+def _judges(path: Path) -> list[dict[str, Any]]:
+    """The judges' cards, each accuracy with its interval."""
+    cards = []
+    for name, judge in read_json(path, []).items():
+        try:
+            rates = [{"what": one["what"], "rate": Rate(one["right"], one["n"])} for one in judge["accuracies"]]
+            cards.append({"name": name, "card": judge["card"], "accuracies": rates})
+        except (KeyError, TypeError, ValueError) as error:
+            raise CellError(f"{path}: {name}: expected card and accuracies (what, right, n): {error!r}") from None
+    return cards

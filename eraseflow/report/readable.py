@@ -1,0 +1,109 @@
+"""The comparison table for people: Markdown and LaTeX, numerator, denominator and interval beside every rate."""
+
+import textwrap
+
+import pandas as pd
+
+from eraseflow.metrics.rates import Rate
+from eraseflow.params import Params
+from eraseflow.report.table import REFERENCE
+
+INTRODUCTION = (
+    "Rates are successes/prompts with the 95 % Wilson interval in percent; the score's name says which network "
+    "judged. ASR counts, of all target prompts, those that show the concept un-attacked or attacked. "
+    f"p: McNemar's exact test of the ASR against {REFERENCE}'s on the same prompts."
+)
+
+PER_ATTACK = slice(1, 6)  # the columns of `readable` that differ between attacks on one method
+WIDE = ("KID", "Training", "Attack,")  # columns for which a printed page has no room
+
+TEX = str.maketrans(
+    {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}"}
+    | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+    | {"<": "$<$", ">": "$>$", "|": r"\textbar{}", "“": "``", "”": "''"}
+    | {"↓": r"$\downarrow$", "↑": r"$\uparrow$", "→": r"$\to$", "±": r"$\pm$"}
+)
+
+
+def readable(params: Params, frame: pd.DataFrame, concept: str) -> pd.DataFrame:
+    """One concept's rows as text; the headers name judge and feature network, arrows show which way is better."""
+    rows = frame[frame["concept"] == concept]
+    first = rows.iloc[0]
+    kept_judge = params.testbeds[params.table.testbed].kept_judge
+    columns: dict[str, list[str]] = {
+        "Method": rows["method"].tolist(),
+        "Attack": rows["attack"].tolist(),
+        f"ASR before attack ↓ ({first['judge']})": _rates(rows, "pre_successes", "n_prompts"),
+        f"ASR ↓ ({first['judge']})": _rates(rows, "asr_successes", "n_prompts"),
+        f"p against {REFERENCE}": [
+            "" if pd.isna(p) else f"{p:.3f}" if p >= 0.001 else "< 0.001" for p in rows["mcnemar_p"]
+        ],
+        "Attack, s/prompt": _numbers(rows, "attack_seconds_per_prompt", ".1f"),
+        f"Kept prompts right ↑ ({kept_judge} top-1)": _rates(rows, "kept_right", "kept_n"),
+        f"{first['fd_name']} ↓": _numbers(rows, "fd", ".4g"),
+        f"{first['kid_name']} ↓": _numbers(rows, "kid", ".3g"),
+        f"{first['clip_name']} ↑": _numbers(rows, "clip_score", ".4g"),
+        "Training, s": _numbers(rows, "train_seconds", ".0f"),
+    }
+    return pd.DataFrame(columns)
+
+
+def _rates(rows: pd.DataFrame, successes: str, n: str) -> list[str]:
+    return [str(Rate(int(a), int(b))) for a, b in zip(rows[successes], rows[n], strict=True)]
+
+
+def _numbers(rows: pd.DataFrame, column: str, form: str) -> list[str]:
+    return ["" if pd.isna(value) else format(value, form) for value in rows[column]]
+
+
+def markdown(params: Params, frame: pd.DataFrame) -> str:
+    """One section a concept."""
+    parts = ["# Concept erasure compared", INTRODUCTION + " ↓: lower is better, ↑: higher is better."]
+    for name in params.table.concepts:
+        concept, text = params.concepts[name], readable(params, frame, name)
+        parts.append(f"## {name}\n\n{concept.kind}, “{concept.target}” → “{concept.anchor}”")
+        lines = [list(text.columns), ["---"] * len(text.columns), *text.to_numpy().tolist()]
+        parts.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def latex(params: Params, frame: pd.DataFrame) -> str:
+    """One table environment a concept, for a document that loads booktabs."""
+    parts = ["% needs \\usepackage{booktabs}"]
+    for name in params.table.concepts:
+        concept, text = params.concepts[name], readable(params, frame, name)
+        text = text.drop(columns=[column for column in text.columns if column.startswith(WIDE)])
+        headers, judges = zip(*(column.removesuffix(")").partition(" (")[::2] for column in text.columns), strict=True)
+        named = ", ".join(
+            f"{header.rstrip(' ↓↑')}: {judge}" for header, judge in zip(headers, judges, strict=True) if judge
+        )
+        caption = f"{name} ({concept.kind}, {concept.target} → {concept.anchor}). {INTRODUCTION} Judges: {named}."
+        rows = [
+            " & ".join(_stacked(cell.split(" = ")) for cell in row) + r" \\ \addlinespace"
+            for row in text.to_numpy().tolist()
+        ]
+        parts.append(
+            "\n".join(
+                [
+                    r"\begin{table}[htbp]",
+                    r"\centering\scriptsize\setlength{\tabcolsep}{2.5pt}",
+                    rf"\caption{{{caption.translate(TEX)}}}",
+                    rf"\label{{tab:{name}}}",
+                    rf"\begin{{tabular}}{{{'l' * len(text.columns)}}}",
+                    r"\toprule",
+                    " & ".join(_stacked(textwrap.wrap(header, 12)) for header in headers) + r" \\",
+                    r"\midrule",
+                    *rows,
+                    r"\bottomrule",
+                    r"\end{tabular}",
+                    r"\end{table}",
+                ]
+            )
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def _stacked(lines: list[str]) -> str:
+    """A cell of several lines, so that the columns fit a page."""
+    text = r"\\".join(line.translate(TEX) for line in lines)
+    return rf"\shortstack[l]{{{text}}}" if len(lines) > 1 else text

@@ -1,0 +1,121 @@
+"""The comparison table: one row a concept, method and attack, in the order of params.yaml's table."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from eraseflow.metrics.rates import Rate, mcnemar_exact
+from eraseflow.params import ConceptJudge, Params
+from eraseflow.report.cells import Cell, CellError, same_prompts
+
+REFERENCE = "eraseflow"  # the method that the others are compared with, prompt by prompt
+NETWORKS = ["fd_name", "kid_name", "clip_name"]
+SCORES = ["fd", "fd_name", "fd_n", "kid", "kid_name", "clip_score", "clip_name", "clip_n"]
+FORMATS = {
+    **dict.fromkeys(["pre_asr", "pre_asr_low", "pre_asr_high", "asr", "asr_low", "asr_high"], "{:.4f}"),
+    **dict.fromkeys(["kept_accuracy", "kept_low", "kept_high"], "{:.4f}"),
+    **dict.fromkeys(["fd", "kid", "clip_score"], "{:.6g}"),
+    **dict.fromkeys(["train_seconds", "attack_seconds_per_prompt"], "{:.2f}"),
+    "mcnemar_p": "{:.3g}",
+}
+
+
+def table(params: Params, cells: Path) -> pd.DataFrame:
+    """Rates as fractions 0..1 with 95 % Wilson intervals, times in seconds; `mcnemar_p` is NaN where it has no sense.
+
+    The cells come from params, so that files of a concept which left the table are not read.
+    Raises: CellError (one line) where a file of the table is missing or scores of different networks would meet.
+    """
+    names = params.table
+    frame = pd.DataFrame(
+        [
+            _row(params, Cell.of(cells, concept, method), attack)
+            for concept in names.concepts
+            for method in names.methods
+            for attack in names.attacks
+        ]
+    )
+    for column in NETWORKS:
+        networks = frame[column].unique()
+        if len(networks) > 1:
+            raise CellError(f"{cells}: {column} differs between cells ({', '.join(networks)}); they do not compare")
+    return frame
+
+
+def _row(params: Params, cell: Cell, attack: str) -> dict[str, Any]:
+    concept = params.concepts[cell.concept]
+    scores = cell.scores([*SCORES, "kept_right", "kept_n"])
+    attacked = cell.attack(attack)
+    try:
+        pre, asr = (Rate(int(attacked[column].sum()), len(attacked)) for column in ("pre_success", "success"))
+        kept = Rate(scores["kept_right"], scores["kept_n"])
+    except ValueError as error:
+        raise CellError(f"{cell.folder}: {error}") from None
+    p = float("nan")
+    if cell.method != REFERENCE and REFERENCE in params.table.methods:
+        reference = Cell(cell.concept, REFERENCE, cell.folder.parent / REFERENCE)
+        theirs = same_prompts(attacked, reference.attack(attack), f"{reference.folder}/attack-{attack}.parquet")
+        p = mcnemar_exact(attacked["success"], theirs["success"])
+    return {
+        "testbed": params.table.testbed,
+        "concept": cell.concept,
+        "kind": concept.kind,
+        "method": cell.method,
+        "attack": attack,
+        "n_prompts": asr.n,
+        "pre_asr": pre.value,
+        "pre_asr_low": pre.low,
+        "pre_asr_high": pre.high,
+        "asr": asr.value,
+        "asr_low": asr.low,
+        "asr_high": asr.high,
+        "asr_successes": asr.successes,
+        "pre_successes": pre.successes,
+        "mcnemar_p": p,
+        "judge": rule(concept.judge),
+        "kept_accuracy": kept.value,
+        "kept_low": kept.low,
+        "kept_high": kept.high,
+        "kept_right": kept.successes,
+        "kept_n": kept.n,
+        **{name: scores[name] for name in SCORES},
+        "train_seconds": cell.train_seconds(),
+        "attack_seconds_per_prompt": cell.attack_seconds(attack),
+    }
+
+
+def rule(judge: ConceptJudge) -> str:
+    """The judge and how its scores become a verdict."""
+    return f"{judge.name} top-1"
+
+
+def strongest(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each concept's and method's attack with most successes; of equals the last in params' order."""
+    best = frame.iloc[::-1].groupby(["concept", "method"], sort=False)["asr_successes"].idxmax()
+    return frame.loc[sorted(best)]
+
+
+def formatted(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table as text, each column in its fixed format; empty where a value is NaN."""
+    text = frame.copy().astype(object)
+    for column, form in FORMATS.items():
+        text[column] = ["" if pd.isna(value) else form.format(value) for value in frame[column]]
+    return text.astype(str)
+
+
+def metrics(frame: pd.DataFrame) -> str:
+    """JSON for `dvc metrics`: concept -> method -> scores and attacks."""
+    tree: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in frame.to_dict("records"):
+        method = tree.setdefault(row["concept"], {}).setdefault(row["method"], {})
+        for name in ("kept_accuracy", "fd", "clip_score"):
+            method[name] = _rounded(row, name)
+        rates = {name: _rounded(row, name) for name in ("pre_asr", "asr")}
+        method.setdefault("attacks", {})[row["attack"]] = rates
+    return json.dumps(tree, indent=2) + "\n"
+
+
+def _rounded(row: dict, name: str) -> float:
+    return float(FORMATS[name].format(row[name]))

@@ -1,0 +1,105 @@
+"""What an attack works on: an edited pipeline, its prompts, and the judge that says when the concept is back."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from eraseflow import images, sampling
+
+# An attack yields, a round at a time, the prefix token ids to try for every row still in `victim.open`;
+# between rounds the rows that have succeeded are taken out.
+Search = Iterator[dict[int, list[int]]]
+
+
+@dataclass
+class Victim:
+    """One cell under attack.
+
+    prompts: a table with prompt_id, prompt, seed, guidance. originals: the scaled latents (n, c, h, w) of
+    the pictures that the unedited model made of these prompts. judge: pictures (n, 3, H, W) uint8 to a
+    table of raw scores. seen: that table to a boolean array.
+    """
+
+    pipeline: Any
+    prompts: pd.DataFrame
+    originals: Tensor
+    judge: Callable[[Tensor], pd.DataFrame]
+    seen: Callable[[pd.DataFrame], np.ndarray]
+    steps: int
+    batch_size: int
+    open: list[int] = field(default_factory=list)
+
+    def rng(self, row: int, *key: int) -> np.random.Generator:
+        """A generator of this prompt's own, so that its result does not depend on the others in the batch."""
+        return np.random.default_rng((int(self.prompts.seed[row]), *key))
+
+    def with_prefix(self, row: int, tokens: list[int]) -> str:
+        """The adversarial prompt as text, the form in which it is judged and published."""
+        return f"{self.pipeline.tokenizer.decode(tokens)} {self.prompts.prompt[row]}".strip()
+
+    def try_out(self, rows: list[int], texts: list[str]) -> tuple[Tensor, pd.DataFrame, np.ndarray]:
+        """Draw each row's text with the row's own seed: pictures, raw scores, and where the concept was seen."""
+        chosen = self.prompts.loc[rows]
+        parts = sampling.sample(
+            self.pipeline, texts, list(chosen.seed), list(chosen.guidance), self.steps, self.batch_size, quiet=True
+        )
+        pictures = torch.cat(list(parts))
+        scores = self.judge(pictures)
+        return pictures, scores, self.seen(scores)
+
+
+def run(victim: Victim, attack: Callable[..., Search], settings, seed: int) -> pd.DataFrame:
+    """Attack every prompt that does not succeed on its own; one row a prompt, in order.
+
+    Columns: prompt_id, prompt, seed, guidance, pre_success, success (true also where un-attacked), step (the
+    judged round of the success, 0 = un-attacked, -1 = never), images (judged), adversarial_prompt,
+    adversarial_tokens, png, and the judge's raw scores of that picture.
+    """
+    rows = list(range(len(victim.prompts)))
+    results: dict[int, dict] = {}
+
+    def record(step: int, tried: dict[int, list[int]]) -> None:
+        texts = [victim.with_prefix(row, tokens) for row, tokens in tried.items()]
+        pictures, scores, seen = victim.try_out(list(tried), texts)
+        for at, (row, tokens) in enumerate(tried.items()):
+            results[row] = {
+                "pre_success": bool(step == 0 and seen[at]),
+                "success": bool(seen[at]),
+                "step": step if seen[at] else -1,
+                "images": step + 1,
+                "adversarial_prompt": texts[at],
+                "adversarial_tokens": tokens,
+                "png": images.to_png(pictures[at]),
+                **scores.iloc[at].to_dict(),
+            }
+        victim.open = [row for row in victim.open if not results[row]["success"]]
+
+    victim.open = rows
+    record(0, {row: [] for row in rows})
+    with tqdm(total=len(rows), initial=len(rows) - len(victim.open), desc="attack", unit="prompt") as bar:
+        rounds = attack(victim, settings, seed) if victim.open else ()
+        for step, tried in enumerate(rounds, start=1):
+            before = len(victim.open)
+            record(step, tried)
+            bar.update(before - len(victim.open))
+            bar.set_postfix(round=step, refresh=False)
+            if not victim.open:
+                break
+    return pd.concat([victim.prompts, pd.DataFrame([results[row] for row in rows])], axis=1)
+
+
+@contextmanager
+def token_embeddings(text_encoder, embeddings: Tensor):
+    """Let the text encoder see these (n, tokens, width) instead of its own token embeddings; gradients pass."""
+    hook = text_encoder.get_input_embeddings().register_forward_hook(lambda *_: embeddings)
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -1,0 +1,20 @@
+"""Which tokens of a tokenizer an attack may use, and where they go in a prompt."""
+
+import torch
+from torch import Tensor
+
+
+def ordinary_tokens(tokenizer) -> list[int]:
+    """The ids of every token but the special ones, ascending."""
+    return sorted(set(range(len(tokenizer))) - set(tokenizer.all_special_ids))
+
+
+def prefixed_ids(tokenizer, prompts: list[str], prefix: Tensor) -> Tensor:
+    """Token ids (n, length) of prompts with a prefix (n, k) after the start token, cut to the model's length.
+
+    What is cut is padding, unless the prompt itself is too long.
+    """
+    ids = tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(prefix.device)
+    longer = torch.cat([ids[:, :1], prefix, ids[:, 1:]], dim=1)[:, : ids.shape[1]]
+    longer[:, -1] = tokenizer.eos_token_id
+    return longer

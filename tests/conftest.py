@@ -1,0 +1,88 @@
+"""A miniature Stable Diffusion of the same classes, with random weights, for every test that needs a pipeline."""
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from eraseflow.emoji import tokenizer
+from eraseflow.params import Concept, ConceptJudge, Kept
+
+WIDTH = 32
+
+
+def miniature(folder) -> StableDiffusionPipeline:
+    """8 x 8 latents, two levels, one head of everything; about 100,000 weights."""
+    torch.manual_seed(7)
+    words = tokenizer.build(folder)
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(words),
+            hidden_size=WIDTH,
+            intermediate_size=WIDTH,
+            projection_dim=WIDTH,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=words.model_max_length,
+            bos_token_id=words.bos_token_id,
+            eos_token_id=words.eos_token_id,
+            pad_token_id=words.pad_token_id,
+        )
+    )
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=WIDTH,
+        attention_head_dim=2,
+        norm_num_groups=4,
+    )
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(8, 8, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
+        sample_size=32,
+    )
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+    pipeline = StableDiffusionPipeline(
+        vae=vae.eval(),
+        text_encoder=text.eval(),
+        tokenizer=words,
+        unet=unet.eval(),
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture
+def pipeline(tmp_path) -> StableDiffusionPipeline:
+    return miniature(tmp_path / "tokenizer")
+
+
+@pytest.fixture
+def concept() -> Concept:
+    return Concept(
+        testbed="emoji",
+        kind="fine_grained",
+        target="unicorn",
+        anchor="horse",
+        prompts="prompts/emoji/unicorn.csv",
+        preserve=["cat", "car"],
+        judge=ConceptJudge(name="emoji_classifier", counts=["object/unicorn"]),
+        kept=Kept(without=["object/unicorn"], neighbours=["object/horse"], count=8),
+    )

@@ -1,0 +1,76 @@
+"""An Edit applied, saved, loaded, exported: the same model each way, also for plain diffusers."""
+
+import pytest
+import torch
+from conftest import miniature
+from diffusers import StableDiffusionPipeline
+
+from eraseflow.edits import Edit, add_lora, lora_of, weights_of
+from eraseflow.methods import esd, original, uce
+
+
+def predict(unet):
+    rng = torch.Generator().manual_seed(0)
+    latents, hidden = torch.randn(2, 4, 8, 8, generator=rng), torch.randn(2, 24, 32, generator=rng)
+    with torch.no_grad():
+        return unet(latents, torch.tensor([5, 700]), hidden).sample
+
+
+def lora(pipeline, concept) -> Edit:
+    weights = add_lora(pipeline.unet, 2)
+    for weight in weights:
+        weight.data += 0.1 * torch.randn_like(weight)
+    return lora_of(pipeline.unet, [])
+
+
+def finetuned(pipeline, concept) -> Edit:
+    settings = esd.Settings(
+        iterations=2,
+        batch_size=2,
+        learning_rate=1e-2,
+        negative_guidance=1.0,
+        num_steps=4,
+        guidance_scale=2.0,
+        variant="x",
+    )
+    return esd.erase(pipeline, concept, settings, 0)
+
+
+def closed_form(pipeline, concept) -> Edit:
+    return uce.erase(pipeline, concept, uce.Settings(preserve_scale=1.0, templates=["{}", "a {}"]), 0)
+
+
+@pytest.mark.parametrize("make", [lora, finetuned, closed_form])
+def test_every_way_to_use_an_edit_gives_the_same_model(make, tmp_path, concept):
+    edited, plain = miniature(tmp_path / "1"), miniature(tmp_path / "2")
+    edit = make(edited, concept)
+    wanted = predict(edited.unet)
+    assert (wanted - predict(plain.unet)).abs().max() > 1e-3
+
+    edit.save(tmp_path / "edit")
+    applied = Edit.load(tmp_path / "edit").apply(miniature(tmp_path / "3"))
+    torch.testing.assert_close(predict(applied.unet), wanted, rtol=1e-4, atol=1e-5)
+    assert not any("lora" in name or "base_layer" in name for name, _ in applied.unet.named_parameters())
+
+    edit.export(plain, tmp_path / "whole")
+    reloaded = StableDiffusionPipeline.from_pretrained(tmp_path / "whole", safety_checker=None)
+    torch.testing.assert_close(predict(reloaded.unet), wanted, rtol=1e-4, atol=1e-5)
+    if edit.kind == "lora":
+        loaded = miniature(tmp_path / "4")
+        loaded.load_lora_weights(str(tmp_path / "edit"))
+        torch.testing.assert_close(predict(loaded.unet), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_original_changes_nothing(pipeline, concept, tmp_path):
+    before = predict(pipeline.unet)
+    original.erase(pipeline, concept, original.Settings(), 0).save(tmp_path / "edit")
+    assert torch.equal(predict(Edit.load(tmp_path / "edit").apply(pipeline).unet), before)
+
+
+def test_weights_of_another_component(pipeline, tmp_path):
+    name = "final_layer_norm.weight"
+    pipeline.text_encoder.get_parameter(name).data.fill_(0.5)
+    edit = weights_of("text_encoder", pipeline.text_encoder, [name], [])
+    edit.save(tmp_path / "edit")
+    fresh = Edit.load(tmp_path / "edit").apply(miniature(tmp_path / "other"))
+    assert (fresh.text_encoder.get_parameter(name) == 0.5).all()

@@ -1,0 +1,148 @@
+"""The trajectory-balance loss: its gradient, its zero, its invariances, and what training leaves behind."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch.distributions import Normal
+
+from eraseflow.ddim import Schedule, trajectory
+from eraseflow.edits import add_lora
+from eraseflow.methods import eraseflow as method
+from eraseflow.sampling import embed, guided
+
+STEPS, ETA, SCALE = 10, 1.0, 3.0
+
+
+def build(pipeline, dtype):
+    """Schedule, predictors under target and anchor, LoRA weights and two trajectories."""
+    pipeline.to(dtype=dtype)
+    target, anchor, empty = (x.to(dtype) for x in embed(pipeline, ["unicorn", "horse", ""]).split(1))
+    torch.manual_seed(0)
+    add_lora(pipeline.unet, 2)
+    weights = [w for w in pipeline.unet.parameters() if w.requires_grad]
+    for weight in weights:  # away from the zero start, in the precision of the test
+        weight.data = weight.data.to(dtype) + 0.05 * torch.randn(weight.shape, dtype=dtype)
+    schedule = Schedule.of(pipeline.scheduler, STEPS)
+    schedule = Schedule(schedule.timesteps, schedule.alphas.to(dtype), schedule.previous_alphas.to(dtype))
+
+    def predict(prompt):
+        return lambda x, t: guided(pipeline.unet, x, t, prompt.expand(len(x), -1, -1), empty, SCALE)
+
+    rng = torch.Generator().manual_seed(1)
+    start = torch.randn(2, 4, 8, 8, generator=rng, dtype=dtype)
+    states = trajectory(schedule, predict(anchor), start, ETA, rng)
+    return schedule, predict(target), predict(anchor), weights, states
+
+
+def plain_loss(pipeline, predict, states, steps, offset):
+    """Equation 8 written out with torch's Normal and the textbook formulas, all graphs held."""
+    cumulative = pipeline.scheduler.alphas_cumprod.to(states.dtype)
+    losses = []
+    for b in range(states.shape[1]):
+        total = offset
+        for j in steps.tolist():
+            t = 1000 // STEPS * (STEPS - 1 - j) + 1
+            a, prev = cumulative[t], cumulative[max(t - 1000 // STEPS, 0)]
+            x, cleaner = states[j, b][None], states[j + 1, b][None]
+            noise = predict(x, torch.tensor([t]))
+            sigma = ETA * torch.sqrt((1 - prev) / (1 - a) * (1 - a / prev))
+            x0 = (x - torch.sqrt(1 - a) * noise) / torch.sqrt(a)
+            mean = torch.sqrt(prev) * x0 + torch.sqrt(1 - prev - sigma**2) * noise
+            forward = Normal(mean, sigma).log_prob(cleaner).mean()
+            backward = Normal(torch.sqrt(a / prev) * cleaner, torch.sqrt(1 - a / prev)).log_prob(x).mean()
+            total = total + forward - backward
+        losses.append(total**2)
+    return torch.stack(losses).mean()
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+@pytest.mark.parametrize("chunk", [1, 3, 20])
+def test_streamed_gradient_is_the_plain_gradient(pipeline, dtype, tolerance, chunk):
+    schedule, target, _, weights, states = build(pipeline, dtype)
+    steps = torch.tensor([0, 3, 4, 8, 9])
+    log_z = torch.nn.Parameter(torch.tensor(-0.2, dtype=dtype))
+    residuals = method.streamed_gradient(schedule, target, states, steps, ETA, log_z - 1.5, weights, chunk)
+    streamed = [w.grad.clone() for w in [*weights, log_z]]
+
+    loss = plain_loss(pipeline, target, states, steps, log_z - 1.5)
+    plain = torch.autograd.grad(loss, [*weights, log_z])
+    assert residuals.square().mean().item() == pytest.approx(loss.item(), rel=tolerance * 10)
+    size = torch.cat([g.flatten() for g in plain]).norm()
+    assert size > 0
+    for a, b in zip(streamed, plain, strict=True):
+        assert (a - b).norm() / size < tolerance
+
+
+def test_matched_log_beta_gives_a_matched_policy_no_loss(pipeline):
+    schedule, _, anchor, weights, states = build(pipeline, torch.float64)
+    steps = torch.tensor([1, 8, 9])
+    value = method.matched_value(schedule, anchor, states[:, :1], ETA, [steps])
+    log_z = torch.nn.Parameter(torch.tensor(method.START_LOG_Z, dtype=torch.float64))
+    offset = log_z - (value + method.START_LOG_Z)
+    residuals = method.streamed_gradient(schedule, anchor, states[:, :1], steps, ETA, offset, weights, 20)
+    assert residuals.abs().max() < 1e-9
+    assert max(weight.grad.abs().max() for weight in weights) < 1e-7
+
+
+def test_order_of_steps_does_not_matter(pipeline):
+    schedule, target, _, weights, states = build(pipeline, torch.float64)
+    results = []
+    for steps in (torch.tensor([0, 2, 5, 8, 9]), torch.tensor([9, 5, 0, 8, 2])):
+        log_z = torch.nn.Parameter(torch.tensor(0.0, dtype=torch.float64))
+        method.streamed_gradient(schedule, target, states, steps, ETA, log_z - 2.5, weights, 2)
+        results.append(torch.cat([w.grad.flatten() for w in weights]))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("num_steps", [10, 25, 50])
+def test_loss_steps_are_the_last_fifth_and_as_many_others(num_steps):
+    fifth = num_steps // 5
+    draws = [method.loss_steps(num_steps, torch.Generator().manual_seed(seed)).tolist() for seed in range(20)]
+    for steps in draws:
+        assert len(set(steps)) == len(steps) == 2 * fifth
+        assert steps[-fifth:] == list(range(num_steps - fifth, num_steps))
+        assert max(steps[:fifth]) < num_steps - fifth
+    assert len({tuple(steps) for steps in draws}) > 1
+
+
+def test_no_step_has_zero_variance_and_sd14_calibration():
+    """The published log beta: for a unit-variance noise prediction the summed log ratio is about 2.96."""
+    from diffusers import DDIMScheduler
+
+    scheduler = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", set_alpha_to_one=False, steps_offset=1
+    )
+    schedule = Schedule.of(scheduler, 50)
+    assert schedule.timesteps[0] == 981 and schedule.timesteps[-1] == 1
+    j = torch.arange(50)
+    latents, noise = torch.zeros(50, 1, 1, 1), torch.ones(50, 1, 1, 1)
+    _, std = schedule.step(j, latents, noise, 1.0)
+    assert (std > 0).all()
+    # E[log p - log q] of one step: the entropies' difference plus half of (E|x - q mean|^2 / q var - 1)
+    a, prev = schedule.alphas.double(), schedule.previous_alphas.double()
+    p_var = (1 - prev) / (1 - a) * (1 - a / prev)
+    ratio = a / prev
+    # x_j - sqrt(ratio) x_{j+1} = (1 - ratio) / sqrt(1 - a) eps - sqrt(ratio) sigma z
+    spread = (1 - ratio) ** 2 / (1 - a) + ratio * p_var
+    expected = -0.5 * p_var.log() + 0.5 * (1 - ratio).log() - 0.5 + 0.5 * spread / (1 - ratio)
+    total = sum(expected[j].mean() * k for j, k in ((slice(0, 40), 10), (slice(40, 50), 10)))
+    assert total.item() == pytest.approx(2.96, abs=0.05)
+
+
+def test_training_moves_only_a_lora_and_logs_every_step(pipeline, concept):
+    before = copy.deepcopy(pipeline.unet.state_dict())
+    settings = method.Settings(
+        epochs=3, switch_epoch=1, batch_size=2, num_steps=10, guidance_scale=2.0, eta=1.0,
+        learning_rate=1e-3, flow_learning_rate=1e-3, log_beta="auto", lora_rank=2,
+    )  # fmt: skip
+    edit = method.erase(pipeline, concept, settings, seed=3)
+    assert edit.kind == "lora" and [row["step"] for row in edit.history] == [0, 1, 2]
+    for row in edit.history:
+        assert row["sign"] == math.copysign(1, row["residual"])
+        assert row["grad_norm_lora"] > 0 and row["grad_norm_log_z"] > 0
+    assert all(tensor.abs().max() > 0 for name, tensor in edit.tensors.items() if ".up." in name)
+    after = {name.replace(".base_layer", ""): tensor for name, tensor in pipeline.unet.state_dict().items()}
+    for name, tensor in before.items():
+        assert torch.equal(after[name], tensor)

@@ -1,0 +1,223 @@
+"""A stage that the server runs must look, from outside, like one that runs by itself."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from eraseflow import __main__, launcher, stage
+from eraseflow.params import ParamsError
+
+PACKAGE = Path(launcher.__file__).parent
+SCRIPT = """import atexit, os, sys, time
+from eraseflow import stage
+
+
+def main():
+    {}
+
+
+if __name__ == "__main__":
+    stage.run(main)
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A project of its own with the modules under test, to which a stage script can be written."""
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "eraseflow").mkdir()
+    for module in ("__init__", "launcher", "server", "stage"):
+        shutil.copy(PACKAGE / f"{module}.py", tmp_path / "eraseflow")
+    return tmp_path
+
+
+def write(project: Path, body: str) -> None:
+    (project / "stages/it.py").write_text(SCRIPT.format(body.replace("\n", "\n    ")))
+
+
+def environment(project: Path) -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return os.environ | {"PYTHONPATH": str(project), "PATH": path}
+
+
+def launch(project: Path, shell: str, preload: str = "colorsys", **options) -> subprocess.Popen:
+    """Run shell commands beside a server."""
+    code = f"import sys; from eraseflow import launcher; sys.exit(launcher.run(['sh', '-c', {shell!r}], {[preload]}))"
+    return subprocess.Popen([sys.executable, "-c", code], cwd=project, env=environment(project), **options)
+
+
+def output(project: Path, shell: str, preload: str = "colorsys") -> str:
+    """What shell commands beside a server print."""
+    return launch(project, shell, preload, stdout=subprocess.PIPE, text=True).communicate(timeout=60)[0]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "print('out'); print('err', file=sys.stderr); print('out again')",
+        "print(sys.argv, os.getcwd(), sys.path[0], __file__, __name__, os.environ['SOME'])",
+        "print(sys.stdin.read())",
+        "import it\nprint(it.__file__)",
+        "sys.exit(3)",
+        "sys.exit()",
+        "sys.exit('a message')",
+        "raise ValueError('boom')",
+        "try:\n    1 / 0\nexcept ZeroDivisionError as error:\n    raise ValueError from error",
+        "import no_such_module",
+        "print('unfinished', end=''); atexit.register(print, 'at exit')",
+        "os.kill(os.getpid(), 9)",
+        "os.kill(os.getpid(), 15)",
+    ],
+)
+def test_same_as_plain_python(project, body):
+    write(project, body)
+    (project / "input.txt").write_text("something to read\n")
+    shell = "SOME=value python stages/it.py 'a b' --c >out 2>err <input.txt; echo $? >code"
+    seen = []
+    for run in (
+        lambda: launch(project, shell).wait(60),
+        lambda: subprocess.run(["sh", "-c", shell], cwd=project, env=environment(project)),
+    ):
+        run()
+        seen.append([(project / name).read_text() for name in ("out", "err", "code")])
+    assert seen[0] == seen[1]
+
+
+def test_the_server_has_done_the_imports(project):
+    write(project, "print('colorsys' in sys.modules)")
+    assert output(project, "python stages/it.py") == "True\n"
+    plain = [sys.executable, "stages/it.py"]
+    assert subprocess.check_output(plain, cwd=project, env=environment(project), text=True) == "False\n"
+
+
+def test_early_stage_waits_for_the_imports(project):
+    (project / "late.py").write_text("import time; time.sleep(1)")
+    write(project, "print('late' in sys.modules)")
+    assert output(project, "python stages/it.py", preload="late") == "True\n"
+
+
+def test_module_that_is_not_installed_is_left_out(project):
+    write(project, "print('ran')")
+    assert output(project, "python stages/it.py", preload="no_such_module") == "ran\n"
+
+
+def test_nothing_waits_for_imports_that_nobody_needs(project):
+    (project / "endless.py").write_text("import time; time.sleep(600)")
+    assert launch(project, "exit 7", preload="endless").wait(60) == 7
+
+
+def test_stages_at_the_same_time(project):
+    write(project, "open(sys.argv[1], 'w')\nwhile not os.path.exists(sys.argv[2]): time.sleep(0.01)\nprint('met')")
+    assert output(project, "python stages/it.py a b & python stages/it.py b a & wait").count("met") == 2
+
+
+def test_project_code_is_read_anew_by_every_stage(project):
+    write(project, "from eraseflow import NUMBER\nprint(NUMBER, [m for m in sys.modules if 'eraseflow' in m])")
+    loaded = "['eraseflow', 'eraseflow.stage']"
+    change = "echo NUMBER = {} >eraseflow/__init__.py; python stages/it.py; "
+    shown = output(project, change.format(1) + change.format(222))
+    assert shown == f"1 {loaded}\n222 {loaded}\n"
+
+
+BEATING = "import subprocess\nsubprocess.run(['sh', '-c', 'while :; do echo >>beats; sleep 0.02; done'])"
+
+
+def beats(project: Path) -> int:
+    path = project / "beats"
+    return path.stat().st_size if path.exists() else 0
+
+
+@pytest.mark.parametrize("who", ["client", "launcher"])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_stage_ends_with_whoever_waits_for_it(project, who, how):
+    """The stage's own child, too; and Ctrl-C at the launcher alone changes nothing, it is for the stage."""
+    write(project, BEATING)
+    running = launch(project, "python stages/it.py & echo $! >client; wait")
+    deadline = time.monotonic() + 60
+    while beats(project) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    client = int((project / "client").read_text())
+    os.kill(client if who == "client" else running.pid, how)
+    if (who, how) == ("launcher", signal.SIGINT):
+        before = beats(project)
+        time.sleep(0.5)
+        assert beats(project) > before and running.poll() is None
+        os.kill(client, how)
+    running.wait(60)
+    time.sleep(0.3)
+    before = beats(project)
+    time.sleep(0.5)
+    assert beats(project) == before
+
+
+@pytest.fixture
+def interrupt():
+    """The handler of Ctrl-C, put back after the test."""
+    handler = signal.getsignal(signal.SIGINT)
+    yield handler
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [(None, None), (b"", None), (b"taken\n", 1), (b"taken\n5\n", 5)],
+    ids=["nobody there", "never taken", "taken but unfinished", "finished"],
+)
+def test_plain_run_only_where_no_server_took_the_stage(tmp_path, monkeypatch, interrupt, answer, code):
+    address = str(tmp_path / "socket")
+    monkeypatch.setenv(stage.SOCKET, address)
+    ran = []
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
+
+        def serve():
+            connection, _ = listener.accept()
+            with connection.makefile() as reader:
+                assert [reader.readline(), reader.readline()][1].startswith("{")
+            connection.sendall(answer)
+            connection.close()
+
+        if answer is None:
+            listener.close()
+        else:
+            threading.Thread(target=serve).start()
+        if code is None:
+            stage.run(lambda: ran.append(stage.SOCKET in os.environ))
+            assert ran == [False] and signal.getsignal(signal.SIGINT) is interrupt
+        else:
+            with pytest.raises(SystemExit) as end:
+                stage.run(lambda: ran.append("main"))
+            assert end.value.code == code and not ran
+
+
+def test_stage_imports_only_the_standard_library():
+    code = "import sys; before = set(sys.modules); import eraseflow.stage; print(*(set(sys.modules) - before))"
+    loaded = subprocess.check_output([sys.executable, "-c", code], cwd=PACKAGE.parent, text=True).split()
+    assert {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names == {"eraseflow"}
+
+
+def test_repro_hands_its_arguments_to_dvc(monkeypatch):
+    seen = []
+    monkeypatch.chdir(PACKAGE.parent)
+    monkeypatch.setattr(launcher, "run", lambda command, preload: seen.append(command) or 3)
+    monkeypatch.setattr(sys, "argv", ["eraseflow", "repro", "-f", "base", "--dry"])
+    assert __main__.main() == 3
+    assert seen == [[sys.executable, "-m", "dvc", "repro", "-f", "base", "--dry"]]
+
+
+def test_repro_checks_first(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(launcher, "run", lambda *_: pytest.fail("dvc was started"))
+    monkeypatch.setattr(sys, "argv", ["eraseflow", "repro"])
+    with pytest.raises(ParamsError):
+        __main__.main()

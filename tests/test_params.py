@@ -1,0 +1,208 @@
+"""Every mistake in params.yaml or in a prompt file is one line that says where, what, and what was meant."""
+
+import importlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from eraseflow.definitions import definition, names
+from eraseflow.params import ParamsError, load
+
+ROOT = Path(__file__).parent.parent
+KEPT = "prompts/emoji/kept.csv"
+INK = "prompts/emoji/ink_style.csv"
+
+
+@pytest.fixture
+def project(tmp_path) -> Path:
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    # Whatever table the user makes at the moment, the mistakes below are about this one.
+    raw["table"] |= {"testbed": "emoji", "concepts": ["ink_style", "unicorn", "weapon"], "attacks": ["random_prefix"]}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
+    shutil.copytree(ROOT / "prompts", tmp_path / "prompts")
+    return tmp_path
+
+
+def mistake(project: Path) -> str:
+    """The line that loading ends with."""
+    with pytest.raises(ParamsError) as error:
+        load(project / "params.yaml")
+    assert isinstance(error.value.code, str), "must be a message: it makes the exit status 1"
+    line = error.value.code.replace(f"{project}/", "")
+    assert len(line.splitlines()) == 1 and len(line) < 300
+    return line
+
+
+def edit(project: Path, path: str, change: Callable[[dict, str], object]) -> None:
+    """Apply `change(block, key)` where a dotted path of params.yaml points."""
+    raw = yaml.safe_load((project / "params.yaml").read_text())
+    *parents, key = path.split(".")
+    block = raw
+    for parent in parents:
+        block = block[parent]
+    change(block, key)
+    (project / "params.yaml").write_text(yaml.safe_dump(raw))
+
+
+def put(value: object) -> Callable[[dict, str], object]:
+    return lambda block, key: block.update({key: value})
+
+
+def rename(new: str) -> Callable[[dict, str], object]:
+    return lambda block, key: block.update({new: block.pop(key)})
+
+
+def drop(block: dict, key: str) -> None:
+    del block[key]
+
+
+def test_the_projects_own_file_is_right(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    params = load()
+    for family in ("methods", "attacks"):
+        for name in getattr(params.table, family):
+            settings = params.settings(family, name, params.table.testbed)
+            assert type(settings).__module__ == f"eraseflow.{family}.{name}"
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "where", "says"),
+    [
+        # keys
+        ("tabel", put({}), "tabel", "did you mean 'table'"),
+        ("table", drop, "table", "missing"),
+        ("concepts.unicorn.anchor", rename("ancor"), "concepts.unicorn.ancor:", "did you mean 'anchor'"),
+        ("concepts.unicorn.ancor", put("horse"), "concepts.unicorn.ancor", "did you mean 'anchor'"),
+        ("concepts.unicorn.kept.with", put([]), "concepts.unicorn.kept.with", "did you mean 'without'"),
+        ("testbeds.emoji.sampling.step", put(3), "testbeds.emoji.sampling.step", "did you mean 'steps'"),
+        ("methods.esd.emoji.iteration", put(3), "methods.esd.emoji.iteration", "did you mean 'iterations'"),
+        ("methods.original.emoji.epochs", put(3), "methods.original.emoji.epochs", "unknown key"),
+        ("attacks.unlearndiffatk.emoji.rounds", drop, "attacks.unlearndiffatk.emoji.rounds", "missing"),
+        # values
+        ("table.seed", put("zero"), "table.seed", "should be a valid integer, found 'zero'"),
+        ("table.seed", put(-1), "table.seed", "greater than or equal to 0, found -1"),
+        ("table.seed", put(True), "table.seed", "integer, found True"),
+        ("table.concepts", put("unicorn"), "table.concepts", "list, found 'unicorn'"),
+        ("table.methods", put([]), "table.methods", "should have at least 1 item"),
+        ("concepts.unicorn", put(None), "concepts.unicorn", "should be a block of keys, found None"),
+        ("concepts.unicorn.kind", put("styel"), "concepts.unicorn.kind", "'style', 'fine_grained' or 'category'"),
+        ("concepts.unicorn.target", put(" "), "concepts.unicorn.target", "blank"),
+        ("concepts.unicorn.anchor", put("Unicorn "), "concepts.unicorn", "target and anchor must differ"),
+        ("concepts.unicorn.kept.count", put(-5), "concepts.unicorn.kept.count", "greater than 0, found -5"),
+        ("concepts.unicorn.preserve", put(["horse", 7]), "concepts.unicorn.preserve.1", "string, found 7"),
+        ("methods.esd.emoji.learning_rate", put("1e-5"), "methods.esd.emoji.learning_rate", "write 1.0e-5"),
+        ("methods.esd.emoji.learning_rate", put(float("nan")), "methods.esd.emoji.learning_rate", "found nan"),
+        ("methods.esd.emoji.variant", put("y"), "methods.esd.emoji.variant", "'x' or 'u'"),
+        ("methods.eraseflow.emoji.log_beta", put("atuo"), "emoji.log_beta:", "a valid number or 'auto', found 'atuo'"),
+        # names
+        ("table.testbed", put("emojii"), "table.testbed", "did you mean 'emoji'"),
+        ("table.concepts", put(["unicorns"]), "table.concepts", "did you mean 'unicorn'"),
+        ("table.methods", put(["eraseflw"]), "table.methods", "did you mean 'eraseflow'"),
+        ("table.attacks", put(["random_prefixes"]), "table.attacks", "did you mean 'random_prefix'"),
+        ("table.attacks", put(["zzz"]), "table.attacks", "expected one of"),
+        ("table.methods", put(["esd", "uce", "esd"]), "table.methods", "'esd' appears twice"),
+        ("concepts.unicorn", rename("uni-corn"), "concepts.uni-corn:", "only letters, digits and underscores"),
+        ("table.concepts", put(["../etc"]), "table.concepts.0", "only letters, digits and underscores"),
+        ("concepts.unicorn.testbed", put("emojis"), "concepts.unicorn.testbed", "did you mean 'emoji'"),
+        ("concepts.unicorn.judge.name", put("emoji_clasifier"), "judge.name", "did you mean 'emoji_classifier'"),
+        ("concepts.unicorn.judge.counts", put(["object/unicron"]), "judge.counts", "did you mean 'object/unicorn'"),
+        ("concepts.penguin.kept.without", put(["object/pengin"]), "kept.without", "did you mean 'object/penguin'"),
+        ("concepts.weapon.kept.neighbours", put(["object/sow"]), "kept.neighbours", "did you mean 'object/saw'"),
+        ("testbeds.emoji.kept_judge", put("style"), "kept_judge", "'style' is no module of eraseflow/judges"),
+        ("testbeds.emoji.features", put("emoji_clap"), "testbeds.emoji.features", "did you mean 'emoji_clip'"),
+        ("methods.esd", rename("edc"), "methods.edc", "'edc' is no module of eraseflow/methods; did you mean 'esd'"),
+        ("methods.esd.emoji", rename("emojy"), "methods.esd", "'emojy' is no testbed; did you mean 'emoji'"),
+        ("methods.esd.emoji", drop, "methods.esd", "no block for testbed 'emoji'"),
+        # paths
+        ("concepts.unicorn.prompts", put("../unicorn.csv"), "concepts.unicorn.prompts", "outside the project"),
+        ("concepts.unicorn.prompts", put("prompts/../../x.csv"), "concepts.unicorn.prompts", "outside the project"),
+        ("testbeds.emoji.kept", put("/etc/passwd"), "testbeds.emoji.kept", "outside the project"),
+        ("testbeds.emoji.model", put("../models"), "testbeds.emoji.model", "outside the project"),
+        ("concepts.unicorn.prompts", put("prompts/emoji/unicrn.csv"), "unicorn.prompts", "did you mean 'prompts"),
+        ("concepts.unicorn.prompts", put("nowhere/unicorn.csv"), "unicorn.prompts", "no file 'nowhere/unicorn.csv'"),
+        ("concepts.unicorn.prompts", put("prompts/emoji"), "unicorn.prompts", "no file 'prompts/emoji'"),
+    ],
+)  # fmt: skip
+def test_mistake_in_params(project, path, change, where, says):
+    edit(project, path, change)
+    line = mistake(project)
+    assert line.startswith("params.yaml: ")
+    assert where in line and says in line
+
+
+def test_concept_of_another_testbed(project):
+    raw = yaml.safe_load((project / "params.yaml").read_text())
+    raw["testbeds"]["other"] = raw["testbeds"]["emoji"]
+    raw["concepts"]["unicorn"]["testbed"] = "other"
+    (project / "params.yaml").write_text(yaml.safe_dump(raw))
+    line = mistake(project)
+    assert "table.concepts: 'unicorn' is a concept of testbed 'other', the table is of 'emoji'" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, "No such file or directory; run from the project's folder"),
+        ("", "found NoneType"),
+        ("table: [", "line 1: is not YAML"),
+        ("table:\n\tseed: 0\n", "line 2: is not YAML"),
+        ("a: 1\nb: 2\na: 3\n", "line 3: is not YAML: 'a' appears twice"),
+        ("a: \x00", "is not YAML: unacceptable character"),
+        (b"a: \xff\xfe", "is not YAML: unacceptable character #x00ff"),
+    ],
+)
+def test_file_that_is_no_params(project, text, says):
+    path = project / "params.yaml"
+    path.unlink()
+    if text is not None:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    line = mistake(project)
+    assert line.startswith("params.yaml: ") and says in line
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "says"),
+    [
+        (INK, "", "no column 'prompt'; expected the header prompt"),
+        (INK, "prompt\n", "no prompts"),
+        (INK, "promt\na cat\n", "no column 'prompt'"),
+        (INK, "prompt,seed\na cat,1\n,2\n", "line 3: the prompt is empty"),
+        (INK, "prompt\n'a cat'\n' '\n", "line 3: the prompt is empty"),
+        (INK, "prompt\na cat, sitting\n", "line 2: more fields than the header has"),
+        (INK, "prompt,seed\na cat,one\n", "the seed must be a whole number from 0 up, found 'one'"),
+        (INK, "prompt,seed\na cat,\n", "the seed must be a whole number from 0 up, found ''"),
+        (INK, "prompt,guidance\na cat,\na dog,high\n", "line 3: the guidance must be a number"),
+        (INK, 'prompt\n"a cat\n', "line 1: is not CSV"),
+        (INK, "prompt\nun chat fâché\n".encode("latin-1"), "is not in UTF-8"),
+        (KEPT, "prompt\na cat\n", "no column 'expect'; expected the header prompt,expect"),
+        (KEPT, "prompt,expect\na cat,object/cta\n", "line 2: 'object/cta' is no label of emoji_classifier; did"),
+        (KEPT, "prompt,expect\na cat\n", "line 2: '' is no label"),
+    ],
+)  # fmt: skip
+def test_mistake_in_a_prompt_file(project, path, text, says):
+    data = text if isinstance(text, bytes) else text.replace("'", '"').encode()
+    (project / path).write_bytes(data)
+    line = mistake(project)
+    assert line.startswith(f"{path}: ") and says in line
+
+
+def test_prompt_file_as_a_spreadsheet_saves_it(project):
+    text = 'prompt,seed,guidance,note\r\n"a cat, sitting",3,,mine\r\na dog,4,2.5,\r\n'
+    (project / INK).write_bytes(b"\xef\xbb\xbf" + text.encode())
+    load(project / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "what"),
+    [(family, name, "Settings") for family in ("methods", "attacks") for name in names(family)]
+    + [("judges", name, "LABELS") for name in names("judges")],
+)
+def test_definition_read_alone_is_the_modules_own(family, name, what):
+    alone, own = definition(family, name, what), getattr(importlib.import_module(f"eraseflow.{family}.{name}"), what)
+    if what == "LABELS":
+        assert list(alone) == list(own)
+    else:
+        assert alone.model_json_schema() == own.model_json_schema()

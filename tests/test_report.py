@@ -1,0 +1,309 @@
+"""The report from synthetic cells: two concepts, three methods, two attacks."""
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+from scipy.stats import binomtest
+
+from eraseflow.params import Params
+from eraseflow.report import build
+from eraseflow.report.table import strongest, table
+
+METHODS, ATTACKS = ["original", "eraseflow", "esd"], ["random_prefix", "unlearndiffatk"]
+KEPT = ["object/horse;style/flat", "object/cat;style/flat", "object/horse;style/ink", "object/key;style/ink"]
+# (concept, method, attack) -> (successes un-attacked, successes) of PROMPTS
+PROMPTS = 24
+SUCCESSES = {
+    ("unicorn", "original", "random_prefix"): (24, 24),
+    ("unicorn", "original", "unlearndiffatk"): (24, 24),
+    ("unicorn", "eraseflow", "random_prefix"): (2, 4),
+    ("unicorn", "eraseflow", "unlearndiffatk"): (2, 12),
+    ("unicorn", "esd", "random_prefix"): (4, 5),
+    ("unicorn", "esd", "unlearndiffatk"): (4, 20),
+    ("ink_style", "original", "random_prefix"): (23, 24),
+    ("ink_style", "original", "unlearndiffatk"): (23, 23),
+    ("ink_style", "eraseflow", "random_prefix"): (0, 0),
+    ("ink_style", "eraseflow", "unlearndiffatk"): (0, 0),
+    ("ink_style", "esd", "random_prefix"): (3, 9),
+    ("ink_style", "esd", "unlearndiffatk"): (3, 8),
+}
+
+
+def make_params(concepts=("unicorn", "ink_style"), methods=METHODS) -> Params:
+    raw = yaml.safe_load(Path("params.yaml").read_text())
+    raw["table"] |= {"concepts": list(concepts), "methods": list(methods), "attacks": ATTACKS}
+    return Params.model_validate(raw)
+
+
+def make_png(rng: np.random.Generator, side: int = 32) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def make_cell(folder: Path, concept: str, method: str, png=make_png) -> None:
+    """A cell whose successes are those of SUCCESSES, in the first prompts."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(len(concept) + len(method))
+    numbers = np.arange(PROMPTS)
+    target = pd.DataFrame({"prompt_id": [f"t{n}" for n in numbers], "role": "target", "seed": numbers})
+    target["prompt"] = [f"a {concept} <{n}> & friends in flat style" for n in numbers]
+    kept = pd.DataFrame({"prompt_id": [f"k{n}" for n in numbers], "role": "kept", "seed": 100 + numbers})
+    kept["expect"] = [KEPT[n % len(KEPT)] for n in numbers]
+    kept["prompt"] = [f"a {expect.split(';')[0].removeprefix('object/')}" for expect in kept["expect"]]
+    samples = pd.concat([target.assign(expect=""), kept]).assign(guidance=4.0)
+    samples["png"] = [png(rng) for _ in range(len(samples))]
+    samples.to_parquet(folder / "samples.parquet")
+    before = SUCCESSES[concept, method, ATTACKS[0]][0]
+    verdicts = [*(numbers < before), *(numbers != 5)]
+    samples[["prompt_id", "role"]].assign(right=verdicts).to_parquet(folder / "judged.parquet")
+    for attack in ATTACKS:
+        pre, successes = SUCCESSES[concept, method, attack]
+        attacked = target.drop(columns="role").assign(pre_success=numbers < pre, success=numbers < successes)
+        attacked["step"] = np.where(numbers < pre, 0, np.where(numbers < successes, 3, -1))
+        attacked["adversarial_prompt"] = "<script>alert(1)</script> " + attacked["prompt"]
+        attacked["png"] = [png(rng) for _ in numbers]
+        attacked.to_parquet(folder / f"attack-{attack}.parquet")
+        costs = {"seconds": 40.0, "seconds_per_prompt": 2.0 if pre < PROMPTS else None, "attacked": PROMPTS - pre}
+        (folder / f"attack-{attack}.json").write_text(json.dumps(costs))
+    (folder / "costs.json").write_text(json.dumps({"train_seconds": 81.25, "optimiser_steps": 40}))
+    fd = {"original": 2.5, "eraseflow": 4.125, "esd": 6.75}[method] * (1 if concept == "unicorn" else 1.5)
+    scores = {"target_n": PROMPTS, "target_seen": before, "kept_n": PROMPTS, "kept_right": 23, "kept_accuracy": 23 / 24}
+    scores |= {"fd": fd, "fd_name": "FD emoji-clip", "fd_n": 24, "clip_score": 0.3125, "clip_n": 24}
+    scores |= {"kid": 0.0125, "kid_name": "KID emoji-clip", "clip_name": "CLIP score emoji-clip"}
+    (folder / "scores.json").write_text(json.dumps(scores))
+    steps = np.arange(40 if method != "original" else 0)
+    residual = -12 * np.exp(-steps / 10) + 0.3 * np.sin(steps)
+    training = pd.DataFrame({"step": steps, "loss": residual**2, "seconds": 2.0 * steps, "residual": residual})
+    training.to_csv(folder / "training.csv", index=False)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """Folder with cells/, judges.json and base/ that no test changes."""
+    root = tmp_path_factory.mktemp("inputs")
+    for concept in ("unicorn", "ink_style"):
+        for method in METHODS:
+            make_cell(root / "cells" / concept / method, concept, method)
+    accuracies = [{"what": "objects of held-out pictures", "right": 280, "n": 288}]
+    card = "A convolutional network of 0.3 M weights <b>trained</b> on augmented pictures."
+    (root / "judges.json").write_text(json.dumps({"emoji_classifier": {"card": card, "accuracies": accuracies}}))
+    (root / "base").mkdir()
+    for name in ("losses", "samples"):
+        (root / "base" / f"{name}.png").write_bytes(make_png(np.random.default_rng(0), 64))
+    return root
+
+
+@pytest.fixture(scope="module")
+def report(inputs, tmp_path_factory):
+    """A finished report of these inputs, with files beside it that are not the report's."""
+    out = tmp_path_factory.mktemp("work") / "reports"
+    (out / "grids").mkdir(parents=True)
+    (out / "judges.json").write_text("{}")
+    (out / "grids" / "gone.png").write_bytes(b"of a concept that left the table")
+    run(inputs, out)
+    return out
+
+
+def run(inputs: Path, out: Path, params: Params | None = None) -> None:
+    build(params or make_params(), inputs / "cells", inputs / "judges.json", inputs / "base", out)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_rows_follow_params(report):
+    rows = pd.read_csv(report / "table.csv")
+    expected = [(c, m, a) for c in ("unicorn", "ink_style") for m in METHODS for a in ATTACKS]
+    assert list(rows[["concept", "method", "attack"]].itertuples(index=False, name=None)) == expected
+    first = ["testbed", "concept", "kind", "method", "attack", "n_prompts", "pre_asr", "pre_asr_low", "pre_asr_high"]
+    assert list(rows.columns[:9]) == first
+
+
+def test_cell_by_hand(report):
+    line = next(line for line in (report / "table.csv").read_text().splitlines() if ",esd,unlearndiffatk" in line)
+    p = binomtest(8, 8).pvalue  # 20 successes against EraseFlow's 12, which are among them
+    assert p == 2 / 2**8
+    assert line == (
+        "emoji,unicorn,fine_grained,esd,unlearndiffatk,24,0.1667,0.0668,0.3585,0.8333,0.6415,0.9332,20,4,0.00781,"
+        "emoji_classifier top-1,0.9583,0.7976,0.9926,23,24,6.75,FD emoji-clip,24,0.0125,KID emoji-clip,"
+        "0.3125,CLIP score emoji-clip,24,81.25,2.00"
+    )
+
+
+def test_metrics_for_dvc(report):
+    tree = json.loads((report / "metrics.json").read_text())
+    assert tree["unicorn"]["eraseflow"] == {
+        "kept_accuracy": 0.9583,
+        "fd": 4.125,
+        "clip_score": 0.3125,
+        "attacks": {
+            "random_prefix": {"pre_asr": 0.0833, "asr": 0.1667},
+            "unlearndiffatk": {"pre_asr": 0.0833, "asr": 0.5},
+        },
+    }
+
+
+def test_p_is_empty_for_eraseflow_and_without_it(inputs):
+    rows = table(make_params(), inputs / "cells")
+    assert (rows["mcnemar_p"].isna() == (rows["method"] == "eraseflow")).all()
+    assert table(make_params(methods=["original", "esd"]), inputs / "cells")["mcnemar_p"].isna().all()
+
+
+def test_strongest_attack_and_ties(inputs):
+    best = strongest(table(make_params(), inputs / "cells")).set_index(["concept", "method"])["attack"]
+    assert best["ink_style", "esd"] == "random_prefix"  # 9 against 8
+    assert best["ink_style", "eraseflow"] == "unlearndiffatk"  # 0 against 0: the last
+    assert list(best.index) == [(c, m) for c in ("unicorn", "ink_style") for m in METHODS]
+
+
+def test_rates_are_readable(report):
+    assert "20/24 = 83 % (64-93)" in (report / "table.md").read_text()
+    tex = (report / "table.tex").read_text()
+    assert r"20/24\\83 \% (64-93)" in tex and r"random\_prefix" in tex
+    assert tex.count("{") == tex.count("}") and tex.isascii()
+    typeset = "".join(line for line in tex.splitlines()[1:] if not line.startswith(r"\label"))
+    assert all(typeset[place - 1] == "\\" for place, sign in enumerate(typeset) if sign in "%_#")
+
+
+def test_builds_are_identical_and_leave_other_files(report, inputs):
+    before = contents(report)
+    run(inputs, report)
+    assert contents(report) == before
+    assert set(before) == {
+        *(f"grids/{concept}{kept}.png" for concept in ("unicorn", "ink_style") for kept in ("", "_kept")),
+        *("table.csv", "table.md", "table.tex", "metrics.json", "index.html", "judges.json"),
+        *("fid_vs_attack.png", "fid_vs_attack.svg", "training/eraseflow.png"),
+    }
+
+
+def test_missing_cell_is_one_line_and_leaves_the_report(inputs, report, tmp_path):
+    cells = tmp_path / "cells"
+    shutil.copytree(inputs / "cells", cells)
+    for name in ("scores.json", "attack-unlearndiffatk.parquet", "samples.parquet", "training.csv"):
+        missing = cells / "ink_style" / "eraseflow" / name
+        kept = missing.read_bytes()
+        missing.unlink()
+        before = contents(report.parent)
+        with pytest.raises(SystemExit) as error:
+            build(make_params(), cells, inputs / "judges.json", inputs / "base", report)
+        assert str(missing) in str(error.value) and "\n" not in str(error.value)
+        assert contents(report.parent) == before
+        missing.write_bytes(kept)
+
+
+def test_cell_of_a_removed_concept_is_not_read(inputs, tmp_path):
+    cells = tmp_path / "cells"
+    shutil.copytree(inputs / "cells", cells)
+    (cells / "unicorn" / "esd" / "scores.json").write_text("half a fi")
+    shutil.copytree(cells / "ink_style" / "esd", cells / "ink_style" / "sld")
+    params = make_params(concepts=["ink_style"])
+    pd.testing.assert_frame_equal(table(params, cells), table(params, inputs / "cells"))
+    run(inputs, tmp_path / "reports", make_params())
+    run(inputs, tmp_path / "reports", params)
+    assert {path.name for path in (tmp_path / "reports" / "grids").iterdir()} == {"ink_style.png", "ink_style_kept.png"}
+
+
+def test_training_curve_goes_with_its_method(inputs, tmp_path):
+    run(inputs, tmp_path / "reports")
+    assert (tmp_path / "reports" / "training" / "eraseflow.png").is_file()
+    run(inputs, tmp_path / "reports", make_params(methods=["original", "esd"]))
+    assert not (tmp_path / "reports" / "training" / "eraseflow.png").exists()
+
+
+@pytest.mark.parametrize(("column", "value"), [("seed", 7), ("prompt", "another prompt")])
+def test_other_prompts_are_not_compared(inputs, tmp_path, column, value):
+    shutil.copytree(inputs / "cells", tmp_path / "cells")
+    path = tmp_path / "cells" / "unicorn" / "eraseflow" / "attack-random_prefix.parquet"
+    frame = pd.read_parquet(path)
+    frame.loc[3, column] = value
+    frame.to_parquet(path)
+    with pytest.raises(SystemExit, match=r"attack-random_prefix\.parquet: its prompts or seeds are not those"):
+        table(make_params(), tmp_path / "cells")
+
+
+def test_scores_of_two_networks_do_not_meet(inputs, tmp_path):
+    shutil.copytree(inputs / "cells", tmp_path / "cells")
+    path = tmp_path / "cells" / "unicorn" / "esd" / "scores.json"
+    path.write_text(path.read_text().replace("FD emoji-clip", "FID"))
+    with pytest.raises(SystemExit, match=r"fd_name differs between cells \(FD emoji-clip, FID\)"):
+        table(make_params(), tmp_path / "cells")
+
+
+def test_impossible_counts_are_one_line(inputs, tmp_path):
+    shutil.copytree(inputs / "cells", tmp_path / "cells")
+    path = tmp_path / "cells" / "unicorn" / "esd" / "scores.json"
+    path.write_text(path.read_text().replace('"kept_right": 23', '"kept_right": 25'))
+    with pytest.raises(SystemExit, match=r"unicorn/esd: a rate needs .* found 25/24$"):
+        table(make_params(), tmp_path / "cells")
+
+
+@pytest.mark.parametrize("accuracy", [{"what": "objects", "right": 1}, {"what": "objects", "right": 2, "n": 1}])
+def test_wrong_cards_are_one_line(inputs, tmp_path, accuracy):
+    judges = tmp_path / "judges.json"
+    judges.write_text(json.dumps({"emoji_classifier": {"card": "A network.", "accuracies": [accuracy]}}))
+    with pytest.raises(SystemExit, match=r"judges\.json: emoji_classifier: expected card and accuracies"):
+        build(make_params(), inputs / "cells", judges, inputs / "base", tmp_path / "reports")
+    assert not (tmp_path / "reports").exists()
+
+
+class References(HTMLParser):
+    """Every address in a page, and whether a script is in it."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.scripts = 0
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.addresses += [value for name, value in attrs if name in ("src", "href", "srcset", "data")]
+        self.scripts += tag == "script"
+
+
+def test_page_needs_no_network_and_escapes(report):
+    page = (report / "index.html").read_text()
+    found = References(page)
+    assert found.scripts == 0  # the cells' prompts try to bring one
+    assert all(address.startswith(("#", "data:image/")) for address in found.addresses)
+    assert sum(address.startswith("data:") for address in found.addresses) == 2 + 2 * 2 + 2 + 1
+    assert "url(" not in page and "@import" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; a unicorn" in page and "&lt;b&gt;trained" in page
+    assert "280/288 = 97 %" in page
+
+
+def test_figure_is_an_svg_without_date(report):
+    root = ElementTree.parse(report / "fid_vs_attack.svg").getroot()
+    assert root.tag.endswith("svg")
+    assert b"dc:date" not in (report / "fid_vs_attack.svg").read_bytes()
+
+
+def test_grids_border_colours_are_the_verdicts(report):
+    image = np.asarray(Image.open(report / "grids" / "ink_style.png"))
+    lefts = [
+        190,
+        190 + 112,
+        190 + 2 * 112,
+        190 + 3 * 112 + 16,
+        190 + 4 * 112 + 16,
+    ]  # original, eraseflow, esd; attacked
+    seen, unseen = (213, 94, 0), (0, 114, 178)
+    for line, colours in ((0, [seen, unseen, seen, unseen, seen]), (5, [unseen] * 5)):  # prompts 0 and 23
+        assert [tuple(image[46 + line * 112, left]) for left in lefts] == colours
+
+
+def test_report_does_not_import_torch():
+    code = "import eraseflow.report, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,86 @@
+"""Sampling: the same picture as diffusers' own pipeline, whatever the batch; shards that survive a kill."""
+
+import pandas as pd
+import pytest
+import torch
+from diffusers import DPMSolverMultistepScheduler
+
+from eraseflow import sampling, shards
+from eraseflow.cpu import convolve_linears
+
+PROMPTS = ["a unicorn in flat style", "a horse", "a unicorn in flat style", "a car in ink style", ""]
+
+
+def draw(pipeline, batch_size, prompts=PROMPTS, seeds=(1, 2, 3, 4, 5), guidance=(4.0, 3.0, 4.0, 2.0, 4.0)):
+    return torch.cat(list(sampling.sample(pipeline, prompts, seeds, guidance, 4, batch_size, quiet=True)))
+
+
+def test_equals_diffusers_pipeline(pipeline):
+    ours = draw(pipeline, 5)
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+    for row, (prompt, seed, scale) in enumerate(zip(PROMPTS, (1, 2, 3, 4, 5), (4.0, 3.0, 4.0, 2.0, 4.0), strict=True)):
+        picture = pipeline(
+            prompt, num_inference_steps=4, guidance_scale=scale, generator=torch.Generator().manual_seed(seed),
+            output_type="pt", height=32, width=32,
+        ).images[0]  # fmt: skip
+        assert (ours[row].float() - picture * 255).abs().max() <= 1.01
+
+
+def test_picture_does_not_depend_on_the_batch(pipeline):
+    whole = draw(pipeline, 5)
+    for size in (1, 2):
+        assert (draw(pipeline, size).int() - whole.int()).abs().max() <= 1
+    assert (whole[0].int() - whole[2].int()).abs().max() > 1  # same prompt, another seed
+
+
+def test_guided_is_the_two_call_form(pipeline):
+    latents, condition, empty = torch.randn(2, 4, 8, 8), torch.randn(2, 24, 32), torch.randn(1, 24, 32)
+    with torch.no_grad():
+        a = pipeline.unet(latents, 7, empty.expand(2, -1, -1)).sample
+        b = pipeline.unet(latents, 7, condition).sample
+        ours = sampling.guided(pipeline.unet, latents, 7, condition, empty, 3.0)
+    torch.testing.assert_close(ours, a + 3 * (b - a), rtol=1e-4, atol=1e-5)
+
+
+def test_convolved_linears_are_linear_layers(pipeline):
+    latents, condition = torch.randn(3, 4, 8, 8), torch.randn(3, 24, 32)
+    names = list(pipeline.unet.state_dict())
+    wanted = pipeline.unet(latents, 7, condition).sample
+    wanted.sum().backward()
+    gradient = [weight.grad.clone() for weight in pipeline.unet.parameters()]
+    pipeline.unet.zero_grad()
+    convolve_linears(pipeline.unet)
+    ours = pipeline.unet(latents, 7, condition).sample
+    ours.sum().backward()
+    torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-5)
+    for weight, grad in zip(pipeline.unet.parameters(), gradient, strict=True):
+        torch.testing.assert_close(weight.grad, grad, rtol=1e-3, atol=1e-3)
+    assert names == list(pipeline.unet.state_dict())
+
+
+def test_killed_work_goes_on_from_its_finished_shards(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "WORK", tmp_path)
+    made = []
+
+    def make(part: slice) -> pd.DataFrame:
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(part.start)
+        return pd.DataFrame({"row": range(part.start, part.stop)})
+
+    with pytest.raises(KeyboardInterrupt):
+        shards.in_shards("job", 10, 4, make)
+    made.append("resumed")
+    result = shards.in_shards("job", 10, 4, make)
+    assert made == [0, 4, "resumed", 8]
+    assert result.row.tolist() == list(range(10))
+    shards.forget("job")
+    assert not (tmp_path / "job").exists()
+
+
+def test_fingerprint_sees_contents_and_settings(tmp_path):
+    (tmp_path / "a").write_text("1")
+    first = shards.fingerprint(tmp_path, 3)
+    assert first == shards.fingerprint(tmp_path, 3) != shards.fingerprint(tmp_path, 4)
+    (tmp_path / "a").write_text("2")
+    assert first != shards.fingerprint(tmp_path, 3)
