@@ -1,0 +1,34 @@
+# make setup | repro | test | test-fast | lint | clean-work; `make repro ARGS="-f base"` passes arguments to dvc repro.
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+READY := .venv/.ready
+
+.PHONY: setup repro test test-fast lint clean-work
+
+setup: $(READY)
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make setup PYTHON=python3.12")'
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --disable-pip-version-check -r requirements.txt
+	.venv/bin/python -m pip install --disable-pip-version-check --no-deps -e .
+	touch $@
+
+# Regenerates whatever is out of date of the table that params.yaml names.
+repro: setup
+	.venv/bin/python -m eraseflow repro $(ARGS)
+
+test: lint
+	.venv/bin/python -m pytest
+
+test-fast: setup
+	.venv/bin/python -m pytest -m "not slow and not gpu"
+
+lint: setup
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+# Unfinished work of stages that were stopped; without it they start over.
+clean-work:
+	rm -rf .work

@@ -1,0 +1,24 @@
+"""Stage `attack`: one attack on one erasure."""
+
+import argparse
+from pathlib import Path
+
+from eraseflow import stage
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--concept", required=True)
+    parser.add_argument("--attack", required=True)
+    parser.add_argument("--edit", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+
+    from eraseflow import params
+    from eraseflow.cells.attack import attack
+
+    attack(params.load(), options.concept, options.edit, options.attack, options.out)
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,24 @@
+"""Stage `score`: one cell's scores."""
+
+import argparse
+from pathlib import Path
+
+from eraseflow import stage
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--concept", required=True)
+    parser.add_argument("--samples", type=Path, required=True)
+    parser.add_argument("--judged", type=Path, required=True)
+    parser.add_argument("--scores", type=Path, required=True)
+    options = parser.parse_args()
+
+    from eraseflow import params
+    from eraseflow.cells.score import score
+
+    score(params.load(), options.concept, options.samples, options.judged, options.scores)
+
+
+if __name__ == "__main__":
+    stage.run(main)

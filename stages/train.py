@@ -1,0 +1,23 @@
+"""Stage `train`: one erasure."""
+
+import argparse
+from pathlib import Path
+
+from eraseflow import stage
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--concept", required=True)
+    parser.add_argument("--method", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+
+    from eraseflow import params
+    from eraseflow.cells.train import train
+
+    train(params.load(), options.concept, options.method, options.out)
+
+
+if __name__ == "__main__":
+    stage.run(main)
