@@ -95,6 +95,8 @@ class Concept(Block):
     kind: Literal["style", "fine_grained", "category"]
     target: Text
     anchor: str
+    also: dict[Text, str] = {}
+    contexts: list[Text] = Field(default=["{}"], min_length=1)
     prompts: Text
     preserve: list[str]
     judge: ConceptJudge
@@ -105,6 +107,12 @@ class Concept(Block):
         if self.target.strip().lower() == self.anchor.strip().lower():
             raise ValueError(f"target and anchor must differ, found {self.target!r} for both")
         return self
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """What methods train on: each target and its anchor, in each context."""
+        anchors = {self.target: self.anchor} | self.also
+        return [(c.format(word).strip(), c.format(anchors[word]).strip()) for word in anchors for c in self.contexts]
 
 
 class Params(Block):
