@@ -151,6 +151,8 @@ def _advice(source: str, error: BaseException) -> str:
         return f"the Hub has no such commit; choose one from {page}/commits/main"
     if isinstance(error, errors.RepositoryNotFoundError) or status in (401, 404):
         return f"the Hub shows no such repository or file; see {page}, and `hf auth login` if it is private"
+    if status:
+        return f"the Hub answers {status} and the files are not in {constants.HF_HUB_CACHE}; try again later"
     if isinstance(error, OSError) and error.errno and not isinstance(error, ConnectionError):
         return f"cannot be stored: {error.strerror} ({error.filename})"
     if isinstance(error, errors.CorruptedCacheException | ValueError):
