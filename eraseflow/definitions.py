@@ -16,17 +16,23 @@ def names(family: str) -> list[str]:
     return [module.name for module in pkgutil.iter_modules(importlib.import_module(f"eraseflow.{family}").__path__)]
 
 
+_REQUIRED = object()
+
+
 @cache
-def definition(family: str, module: str, name: str) -> Any:
-    """A class or constant at the top of eraseflow/<family>/<module>.py.
+def definition(family: str, module: str, name: str, default: Any = _REQUIRED) -> Any:
+    """A class or constant at the top of eraseflow/<family>/<module>.py, or the default where there is none.
 
     Executed alone, with just the imports that it uses: torch and diffusers with the rest would take ten
     seconds. The module is imported after all where the definition needs more of it.
+    Raises: ParamsError where it is missing and has no default.
     """
     spec = importlib.util.find_spec(f"eraseflow.{family}.{module}")
     assert spec and spec.origin
     top = ast.parse(Path(spec.origin).read_text()).body
     wanted = [node for node in top if name in _defined(node)]
+    if not wanted and default is not _REQUIRED:
+        return default
     used = {node.id for part in wanted for node in ast.walk(part) if isinstance(node, ast.Name)}
     imports = [node for node in top if isinstance(node, ast.Import | ast.ImportFrom) and used & _defined(node)]
     space: dict[str, Any] = {"__name__": spec.name}
@@ -48,4 +54,6 @@ def _defined(node: ast.stmt) -> set[str]:
         return {node.name}
     if isinstance(node, ast.Assign):
         return {target.id for target in node.targets if isinstance(target, ast.Name)}
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        return {node.target.id}
     return set()
