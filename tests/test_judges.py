@@ -1,16 +1,21 @@
 """The judges on real photographs, and the code that runs the large networks on small ones of the same classes."""
 
+from urllib.error import URLError
+
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torchvision
 from matplotlib.cbook import get_sample_data
 from nudenet import NudeDetector
 from PIL import Image
+from torchvision.models import resnet50
 
 from eraseflow import verdict
-from eraseflow.judges import nudenet
+from eraseflow.definitions import definition
+from eraseflow.judges import imagenet_objects, nudenet
 from eraseflow.params import Concept, ConceptJudge
 
 
@@ -94,3 +99,59 @@ def test_another_nudenet_network_is_refused(concept, monkeypatch):
     monkeypatch.setattr(nudenet, "SHA256", "0" * 64)
     with pytest.raises(SystemExit, match=r"320n\.onnx: is not the network of nudenet 3\.4\.2"):
         nudenet.load("cpu", concept)
+
+
+# ImageNet's objects
+
+
+@pytest.fixture
+def random_resnet(monkeypatch) -> torch.nn.Module:
+    """A ResNet-50 with random weights in the place of the downloaded one."""
+    torch.manual_seed(0)
+    model = resnet50().eval()
+    model.fc.weight.data /= 100  # logits of a trained network's size
+    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", lambda *_, **__: model.state_dict())
+    return model
+
+
+def test_imagenets_labels_are_torchvisions_in_order():
+    categories = imagenet_objects.WEIGHTS.meta["categories"]
+    assert definition("judges", "imagenet_objects", "LABELS") == [f"object/{name}" for name in categories]
+    unlearndiffatk = {"object/church", "object/parachute", "object/tench", "object/garbage truck"}
+    assert unlearndiffatk <= set(imagenet_objects.LABELS) and len(set(imagenet_objects.LABELS)) == 1000
+
+
+def test_imagenet_objects_are_the_networks_probabilities(concept, photographs, random_resnet, monkeypatch):
+    """One by one through Pillow, as the programs of the field do it, to what its scaling differs by."""
+    monkeypatch.setattr(imagenet_objects, "BATCH", 2)
+    judge = imagenet_objects.load("cpu", concept)
+    squares = [Image.fromarray(picture).resize((300, 260)) for picture in photographs.values()][:3]
+    scores = judge(tensor(*map(np.asarray, squares)))
+    with torch.no_grad():
+        wanted = [
+            random_resnet(imagenet_objects.WEIGHTS.transforms()(square)[None]).softmax(-1)[0] for square in squares
+        ]
+    np.testing.assert_allclose(scores, torch.stack(wanted), rtol=0.02)
+    assert (scores.to_numpy().argmax(1) == torch.stack(wanted).argmax(1).numpy()).all()
+
+
+def test_imagenet_objects_first_choice_decides(concept, random_resnet):
+    random_resnet.fc.bias.data[imagenet_objects.LABELS.index("object/church")] += 20
+    scores = imagenet_objects.load("cpu", concept)(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))
+    rules = [
+        verdict.rule(ConceptJudge(name="imagenet_objects", counts=[f"object/{name}"])) for name in ("church", "tench")
+    ]
+    assert [verdict.seen(scores, rule).tolist() for rule in rules] == [[True, True], [False, False]]
+    assert rules[0].name == "ResNet-50 IMAGENET1K_V2 top-1"
+
+
+def test_imagenet_objects_without_network_says_what_to_do(concept, monkeypatch):
+    def offline(url, **options):
+        assert options["check_hash"] and options["weights_only"]
+        raise URLError("no network")
+
+    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", offline)
+    with pytest.raises(
+        SystemExit, match=r"resnet50-11ad3fa6\.pth: cannot be had .*no network.*; download it into .*checkpoints"
+    ):
+        imagenet_objects.load("cpu", concept)
