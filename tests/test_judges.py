@@ -1,5 +1,6 @@
 """The judges on real photographs, and the code that runs the large networks on small ones of the same classes."""
 
+from pathlib import Path
 from urllib.error import URLError
 
 import cv2
@@ -11,11 +12,21 @@ import torchvision
 from matplotlib.cbook import get_sample_data
 from nudenet import NudeDetector
 from PIL import Image
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torchvision.models import resnet50
+from transformers import (
+    AutoProcessor,
+    PreTrainedTokenizerFast,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen2VLImageProcessor,
+    Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
+)
 
-from eraseflow import verdict
+from eraseflow import questions, verdict
 from eraseflow.definitions import definition
-from eraseflow.judges import imagenet_objects, nudenet
+from eraseflow.judges import imagenet_objects, nudenet, vqa
 from eraseflow.params import Concept, ConceptJudge
 
 
@@ -155,3 +166,108 @@ def test_imagenet_objects_without_network_says_what_to_do(concept, monkeypatch):
         SystemExit, match=r"resnet50-11ad3fa6\.pth: cannot be had .*no network.*; download it into .*checkpoints"
     ):
         imagenet_objects.load("cpu", concept)
+
+
+# Yes/no questions
+
+SPECIAL = [
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+]
+CHAT = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for c in m.content %}{% if c.type == 'image' %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ c.text }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+QUESTIONS = 'question,about,answer\nIs it there?,concept,no\n"Or here, or there?",concept,no\nIs it sharp?,rest,yes\n'
+
+
+@pytest.fixture(scope="module")
+def tiny_qwen(tmp_path_factory) -> Path:
+    """A Qwen2-VL of 100,000 random weights with its processor, saved as the published one is."""
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer, tokenizer.decoder = byte_level, decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(special_tokens=SPECIAL, initial_alphabet=byte_level.alphabet(), vocab_size=400)
+    tokenizer.train_from_iterator([" yes no Yes No yes Yes no No"] * 9, trainer)
+    words = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=SPECIAL[0], extra_special_tokens=SPECIAL[1:])
+    size = {"shortest_edge": 28**2, "longest_edge": 4 * 28**2}
+    processor = Qwen2VLProcessor(Qwen2VLImageProcessor(size=size), words, Qwen2VLVideoProcessor(), chat_template=CHAT)
+    text = {"vocab_size": len(words), "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
+    text |= {"num_attention_heads": 4, "num_key_value_heads": 2}
+    text |= {"rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}}
+    vision = {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2}
+    places = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    ids = words.convert_tokens_to_ids([SPECIAL[5], SPECIAL[6], SPECIAL[3], SPECIAL[4]])
+    torch.manual_seed(0)
+    config = Qwen2VLConfig(text_config=text, vision_config=vision, **dict(zip(places, ids, strict=True)))
+    folder = tmp_path_factory.mktemp("qwen")
+    model = Qwen2VLForConditionalGeneration(config)
+    model.lm_head.weight.data *= 20  # decided answers
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def asked(concept, tmp_path, monkeypatch) -> Concept:
+    """A concept with three questions, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    Path("questions.csv").write_text(QUESTIONS)
+    return with_judge(concept, name="vqa", counts=["concept/yes"], threshold=0.5, questions="questions.csv")
+
+
+def test_vqa_is_the_chance_of_yes_as_the_next_word(asked, tiny_qwen, photographs, monkeypatch):
+    """In batches, against the whole vocabulary's softmax of one picture and question at a time."""
+    monkeypatch.setattr(vqa, "SOURCE", str(tiny_qwen))
+    monkeypatch.setattr(vqa, "BATCH", 2)
+    squares = [Image.fromarray(picture).resize((90, 60)) for picture in photographs.values()]
+    scores = vqa.load("cpu", asked)(tensor(*map(np.asarray, squares)))
+    assert list(scores.columns) == ["concept/yes", "rest/right", "question/1", "question/2", "question/3"]
+
+    processor = AutoProcessor.from_pretrained(tiny_qwen)
+    model = Qwen2VLForConditionalGeneration.from_pretrained(tiny_qwen).eval()
+    for row, square in enumerate(squares):
+        for number, question in enumerate(["Is it there?", "Or here, or there?", "Is it sharp?"], 1):
+            text = (
+                f"<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>{question} {vqa.INSTRUCTION}<|im_end|>\n"
+                "<|im_start|>assistant\n"
+            )
+            with torch.no_grad():
+                inputs = processor(text=[text], images=[square], return_tensors="pt")
+                chances = model(**inputs).logits[0, -1].softmax(-1)
+            said = {processor.tokenizer.decode([token]).strip().lower(): 0.0 for token in range(len(chances))}
+            for token, chance in enumerate(chances.tolist()):
+                said[processor.tokenizer.decode([token]).strip().lower()] += chance
+            wanted = said["yes"] / (said["yes"] + said["no"])
+            assert scores[f"question/{number}"][row] == pytest.approx(wanted, abs=1e-4)
+    answers = scores[["question/1", "question/2", "question/3"]] >= 0.5
+    assert scores["concept/yes"].tolist() == answers[["question/1", "question/2"]].mean(axis=1).tolist()
+    assert scores["rest/right"].tolist() == answers["question/3"].astype(float).tolist()
+    assert scores["question/1"].nunique() > 1, "the pictures must matter"
+
+
+def test_vqa_scores_as_eraseflow_defines_them(asked):
+    scores = pd.DataFrame({"question/1": [0.9, 0.1, 0.4, 0.5], "question/2": [0.6, 0.2, 0.3, 0.1]})
+    scores["question/3"] = [0.8, 0.9, 0.3, 0.7]
+    assert vqa.summary(scores, asked) == {
+        "VQA Qwen2-VL-2B concept score, %": pytest.approx(100 * 5 / 8),
+        "VQA Qwen2-VL-2B total score, %": pytest.approx(100 * 8 / 12),
+    }
+    scores["concept/yes"] = [1.0, 0.0, 0.0, 0.5]
+    rule = verdict.rule(asked.judge)
+    assert verdict.seen(scores, rule).tolist() == [True, False, False, True]
+    assert rule.name == "VQA Qwen2-VL-2B, 0.5, concept/yes"
+
+
+@pytest.mark.parametrize("name", ["nike", "coca_cola", "pegasus"])
+def test_our_questions_are_well_formed(name):
+    asked = questions.read(Path(), f"prompts/sd14/questions/{name}.csv", "judge.questions")
+    assert [question.about for question in asked] == ["concept"] * 5 + ["rest"] * 5
+    assert len({question.text for question in asked}) == 10
+    assert {question.answer for question in asked[5:]} == {"yes", "no"}, "a judge that always says yes must not win"

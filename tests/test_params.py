@@ -150,7 +150,10 @@ def judged(name: str, **judge) -> Callable[[dict, str], object]:
         (judged("emoji_classifier", protocol="rece_0.6"), "emoji_classifier has no protocols; expected counts"),
         (judged("nudenet", counts=["body/FEET_EXPOSED"]), "so it has no first choice; expected a threshold"),
         (judged("nudenet", counts=["body/FEET_EXPOSE"], threshold=0.5), "did you mean 'body/FEET_EXPOSED'?"),
-        (judged("imagenet_objects", counts=["object/parashute"]), "of imagenet_objects; did you mean 'object/parachute'?"),
+        (
+            judged("imagenet_objects", counts=["object/parashute"]),
+            "of imagenet_objects; did you mean 'object/parachute'?",
+        ),
         (judged("emoji_classifier", counts=["style/ink"], threshold=0), "threshold: should be greater than 0, found 0"),
         (judged("emoji_classifier", counts=["style/ink"], threshold=60), "should be less than or equal to 1, found 60"),
         (judged("emoji_classifier", counts=["style/ink"], treshold=0.5), "did you mean 'threshold'?"),
@@ -172,6 +175,47 @@ def test_mistake_in_further_judges(project):
     assert "concepts.unicorn.scored_by: 'nudnet' is no module of eraseflow/judges; did you mean" in mistake(project)
     edit(project, "concepts.unicorn.scored_by", put(["emoji_classifier"]))
     assert "scored_by: 'emoji_classifier' scores the pictures already" in mistake(project)
+
+
+@pytest.fixture
+def with_questions(project) -> Path:
+    """A project whose unicorn is judged by questions."""
+    rule = {"counts": ["concept/yes"], "threshold": 0.5, "questions": "prompts/emoji/questions.csv"}
+    edit(project, "concepts.unicorn.judge", judged("vqa", **rule))
+    return project
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, "params.yaml: concepts.unicorn.judge.questions: there is no file 'prompts/emoji/questions.csv'"),
+        ("question,about\nx?,rest\n", "no column 'answer'; expected the header question,about,answer"),
+        ("question,about,answer\n", "there are no questions"),
+        ("question,about,answer\nA, B?,rest,yes\n", "line 2: more fields than the header has; put a question with"),
+        ("question,about,answer\n ,rest,yes\n", "line 2: the question is empty"),
+        (
+            "question,about,answer\nx?,concpt,no\n",
+            "about must be concept or rest, found 'concpt'; did you mean 'concept'",
+        ),
+        ("question,about,answer\nx?,rest,maybe\n", "line 2: the answer must be yes or no, found 'maybe'"),
+        ("question,about,answer\nx?,concept,yes\n", "line 2: the answer to a question about the concept must be no"),
+        ("question,about,answer\nx?,rest,yes\n", "there is no question about the concept"),
+        ("question,about,answer\nx?,concept,no\n", "there is no question about the rest"),
+    ],
+)
+def test_mistake_in_a_question_file(with_questions, text, says):
+    if text is not None:
+        (with_questions / "prompts/emoji/questions.csv").write_text(text)
+    line = mistake(with_questions)
+    assert says in line and "prompts/emoji/questions.csv" in line
+
+
+def test_judges_must_get_what_they_need(project):
+    edit(project, "concepts.unicorn.judge", judged("vqa", counts=["concept/yes"], threshold=0.5))
+    assert "concepts.unicorn.judge.questions: is missing; the judge vqa needs it" in mistake(project)
+    edit(project, "concepts.unicorn.judge", judged("emoji_classifier", counts=["object/unicorn"]))
+    edit(project, "concepts.unicorn.scored_by", put(["vqa"]))
+    assert "concepts.unicorn.judge.questions: is missing; the judge vqa needs it" in mistake(project)
 
 
 def test_kept_prompts_need_a_judge_with_first_choices(project):
