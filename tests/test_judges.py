@@ -1,7 +1,9 @@
 """The judges on real photographs, and the code that runs the large networks on small ones of the same classes."""
 
+import argparse
 from pathlib import Path
 from urllib.error import URLError
+from zipfile import ZipFile
 
 import cv2
 import numpy as np
@@ -13,9 +15,13 @@ from matplotlib.cbook import get_sample_data
 from nudenet import NudeDetector
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
+from torchvision import transforms
 from torchvision.models import resnet50
 from transformers import (
     AutoProcessor,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
     PreTrainedTokenizerFast,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
@@ -26,7 +32,7 @@ from transformers import (
 
 from eraseflow import questions, verdict
 from eraseflow.definitions import definition
-from eraseflow.judges import imagenet_objects, nudenet, vqa
+from eraseflow.judges import csd, imagenet_objects, nudenet, vqa
 from eraseflow.params import Concept, ConceptJudge
 
 
@@ -271,3 +277,120 @@ def test_our_questions_are_well_formed(name):
     assert [question.about for question in asked] == ["concept"] * 5 + ["rest"] * 5
     assert len({question.text for question in asked}) == 10
     assert {question.answer for question in asked[5:]} == {"yes", "no"}, "a judge that always says yes must not win"
+
+
+# CSD
+
+SMALL = {"image_size": 28, "patch_size": 14, "width": 32, "layers": 2, "heads": 2, "mlp_ratio": 4, "output_dim": 16}
+
+
+def clip_vision(network: csd.StyleNetwork) -> CLIPVisionModelWithProjection:
+    """Transformers' own CLIP encoder with the same weights."""
+    layers, width = SMALL["layers"], SMALL["width"]
+    sizes = {"hidden_size": width, "intermediate_size": 4 * width, "projection_dim": SMALL["output_dim"]}
+    sizes |= {"num_hidden_layers": layers, "num_attention_heads": SMALL["heads"]}
+    config = CLIPVisionConfig(**sizes, image_size=28, patch_size=14, hidden_act="quick_gelu")
+    other, ours = CLIPVisionModelWithProjection(config).eval(), network.backbone.state_dict()
+    vision = "vision_model."
+    theirs = {
+        "visual_projection.weight": network.last_layer_style.T,
+        f"{vision}embeddings.class_embedding": ours["class_embedding"],
+        f"{vision}embeddings.patch_embedding.weight": ours["conv1.weight"],
+        f"{vision}embeddings.position_embedding.weight": ours["positional_embedding"],
+    }
+    names = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}
+    names |= {"attn.out_proj": "self_attn.out_proj"}
+    for end in ("weight", "bias"):
+        theirs[f"{vision}pre_layrnorm.{end}"] = ours[f"ln_pre.{end}"]
+        theirs[f"{vision}post_layernorm.{end}"] = ours[f"ln_post.{end}"]
+        for layer in range(layers):
+            here, there = f"transformer.resblocks.{layer}.", f"{vision}encoder.layers.{layer}."
+            theirs |= {f"{there}{new}.{end}": ours[f"{here}{old}.{end}"] for old, new in names.items()}
+            for part, weight in zip("qkv", ours[f"{here}attn.in_proj_{end}"].chunk(3), strict=True):
+                theirs[f"{there}self_attn.{part}_proj.{end}"] = weight
+    other.load_state_dict(theirs)
+    return other
+
+
+@pytest.fixture
+def small_csd(concept, photographs, tmp_path, monkeypatch):
+    """A small network in a checkpoint like the published one, and a concept with three reference pictures."""
+    monkeypatch.setattr(csd, "SHAPE", SMALL)
+    monkeypatch.setattr(csd, "SOURCE", str(tmp_path))
+    monkeypatch.setattr(csd, "BATCH", 2)
+    torch.manual_seed(0)
+    network = csd.StyleNetwork().eval()
+    for weight in network.parameters():  # all but the normalisations' scales, so that pictures and biases matter
+        if not weight.eq(1).all():
+            nn.init.normal_(weight, std=0.3)
+    state = {f"module.{name}": value for name, value in network.state_dict().items()}
+    state["module.last_layer_content"] = torch.zeros(32, 16)
+    training = {"arguments": argparse.Namespace(arch="vit_large"), "epoch": 7, "best": np.float64(0.5)}
+    torch.save({"model_state_dict": state, **training}, tmp_path / "saved.bin")
+    # The published file comes from numpy 1, which had another name for its numbers.
+    with ZipFile(tmp_path / "saved.bin") as saved, ZipFile(tmp_path / "pytorch_model.bin", "w") as published:
+        for name in saved.namelist():
+            published.writestr(name, saved.read(name).replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    folder = tmp_path / "references"
+    folder.mkdir()
+    for name in ("portrait", "wide", "noise"):
+        Image.fromarray(photographs[name]).save(folder / f"{name}.png")
+    (folder / "notes.txt").write_text("no picture")
+    return network, with_judge(concept, name="csd", counts=["csd/style"], threshold=0.5, references=str(folder))
+
+
+def test_csd_is_the_mean_cosine_to_the_references(small_csd, photographs):
+    """Against transformers' CLIP encoder, Pillow's scaling, and the cosines one by one."""
+    network, concept = small_csd
+    other = clip_vision(network)
+    scale = transforms.Compose(
+        [
+            transforms.Resize(28, transforms.InterpolationMode.BICUBIC),
+            transforms.CenterCrop(28),
+            transforms.ToTensor(),
+            transforms.Normalize(csd.MEAN, csd.STD),
+        ]
+    )
+
+    def features(pictures: list[Image.Image]) -> dict[str, torch.Tensor]:
+        with torch.no_grad():
+            out = other(torch.stack([scale(picture) for picture in pictures]))
+            pooled = other.vision_model(torch.stack([scale(picture) for picture in pictures])).pooler_output
+        return {"csd/style": out.image_embeds, "csd/backbone": pooled}
+
+    drawn = [Image.fromarray(photographs[name]).resize((60, 80)) for name in ("hands", "portrait", "noise")]
+    scores = csd.load("cpu", concept)(tensor(*map(np.asarray, drawn)))
+    references = features([Image.fromarray(photographs[name]) for name in ("noise", "portrait", "wide")])
+    for label, ours in features(drawn).items():
+        wanted = torch.cosine_similarity(ours[:, None], references[label][None], dim=-1).mean(1)
+        np.testing.assert_allclose(scores[label], wanted, atol=0.01)  # Pillow rounds between its two passes
+    assert np.ptp(scores["csd/style"]) > 0.05, "the pictures must matter"
+
+
+def test_csds_published_number_is_the_mean_times_a_hundred(concept):
+    scores = pd.DataFrame({"csd/style": [0.2, 0.4], "csd/backbone": [0.5, 0.6]})
+    numbers = csd.summary(scores, concept)
+    assert numbers == {
+        "CSD ViT-L cosine x100": pytest.approx(30),
+        "CSD ViT-L backbone cosine x100": pytest.approx(55),
+    }
+
+
+def test_csd_reads_no_other_pickle(small_csd, tmp_path):
+    class Call:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
+
+    torch.save({"model_state_dict": {}, "extra": Call()}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(SystemExit, match=r"pytorch_model\.bin: is no checkpoint of CSD ViT-L \(UnpicklingError"):
+        csd.load("cpu", small_csd[1])
+    assert not (tmp_path / "ran").exists()
+    torch.save({"model_state_dict": {"module.backbone.conv1.weight": torch.zeros(1)}}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(SystemExit, match=r"is no checkpoint of CSD ViT-L \(RuntimeError"):
+        csd.load("cpu", small_csd[1])
+
+
+def test_csd_names_a_reference_that_is_no_picture(small_csd, tmp_path):
+    (tmp_path / "references" / "broken.jpg").write_bytes(b"not a picture")
+    with pytest.raises(SystemExit, match=r"broken\.jpg: cannot be read as a picture"):
+        csd.load("cpu", small_csd[1])

@@ -218,6 +218,18 @@ def test_judges_must_get_what_they_need(project):
     assert "concepts.unicorn.judge.questions: is missing; the judge vqa needs it" in mistake(project)
 
 
+def test_mistake_in_reference_pictures(project):
+    edit(project, "concepts.unicorn.judge", judged("emoji_classifier", counts=["object/unicorn"], references="refs"))
+    edit(project, "concepts.unicorn.scored_by", put(["csd"]))
+    assert "concepts.unicorn.judge.references: there is no folder 'refs'; put" in mistake(project)
+    (project / "refs").mkdir()
+    assert "references: 'refs' holds no pictures; expected files .png, .jpg, .jpeg, .webp" in mistake(project)
+    (project / "refs" / "a.JPG").touch()
+    load(project / "params.yaml")
+    edit(project, "concepts.unicorn.judge.references", put("../refs"))
+    assert "concepts.unicorn.judge.references: '../refs' is outside the project" in mistake(project)
+
+
 def test_kept_prompts_need_a_judge_with_first_choices(project):
     edit(project, "testbeds.emoji.kept_judge", put("nudenet"))
     assert "testbeds.emoji.kept_judge: the scores of nudenet do not compete" in mistake(project)
