@@ -96,6 +96,8 @@ def check_table(params: "Params", root: Path) -> None:
             questions.read(root, concept.judge.questions, f"concepts.{name}.judge.questions")
         if concept.judge.references:
             _check_pictures(root, concept.judge.references, f"concepts.{name}.judge.references")
+        if concept.judge.source:
+            _check_source(root, concept.judge.source, f"concepts.{name}.judge.source")
     testbed = params.testbeds[table.testbed]
     _watched(testbed.kept, f"prompts/{table.testbed}/kept.csv", f"testbeds.{table.testbed}.kept")
     _watched(testbed.model, f"models/{table.testbed}", f"testbeds.{table.testbed}.model")
@@ -118,6 +120,14 @@ def _check_pictures(root: Path, path: str, where: str) -> None:
         raise ParamsError(f"params.yaml: {where}: there is no folder {path!r}; put the reference pictures there")
     if not any(file.suffix.lower() in PICTURES for file in (root / path).iterdir()):
         raise ParamsError(f"params.yaml: {where}: {path!r} holds no pictures; expected files {', '.join(PICTURES)}")
+
+
+def _check_source(root: Path, source: str, where: str) -> None:
+    from eraseflow.hub import is_hub_id  # takes half a second to import, and few concepts need it
+
+    if not (root / source).is_dir() and not is_hub_id(source):
+        what = "expected one, or a Hub repository at a commit, owner/name@<40 hexadecimal digits>"
+        raise ParamsError(f"params.yaml: {where}: {source!r} is no folder; {what}")
 
 
 def _watched(path: str, wanted: str, where: str) -> None:

@@ -28,11 +28,15 @@ from transformers import (
     Qwen2VLImageProcessor,
     Qwen2VLProcessor,
     Qwen2VLVideoProcessor,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessor,
+    pipeline,
 )
 
 from eraseflow import questions, verdict
 from eraseflow.definitions import definition
-from eraseflow.judges import csd, imagenet_objects, nudenet, vqa
+from eraseflow.judges import artist, csd, imagenet_objects, nudenet, vqa
 from eraseflow.params import Concept, ConceptJudge
 
 
@@ -394,3 +398,68 @@ def test_csd_names_a_reference_that_is_no_picture(small_csd, tmp_path):
     (tmp_path / "references" / "broken.jpg").write_bytes(b"not a picture")
     with pytest.raises(SystemExit, match=r"broken\.jpg: cannot be read as a picture"):
         csd.load("cpu", small_csd[1])
+
+
+# Artists
+
+
+def vit(folder: Path, names: list[str] | None = None) -> ViTForImageClassification:
+    """A small classifier with random weights, saved with its processor."""
+    torch.manual_seed(0)
+    config = ViTConfig(hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=64)
+    config.num_labels = 129
+    if names:
+        config.id2label = dict(enumerate(names))
+        config.label2id = {name: place for place, name in enumerate(names)}
+    model = ViTForImageClassification(config).eval()
+    model.classifier.weight.data *= 30  # decided answers
+    model.save_pretrained(folder)
+    ViTImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
+    return model
+
+
+def painted(concept: Concept, source: Path, name: str = "vincent-van-gogh") -> Concept:
+    return with_judge(concept, name="artist", counts=[f"artist/{name}"], source=str(source))
+
+
+def test_artist_gives_what_transformers_pipeline_gives(concept, photographs, tmp_path, monkeypatch):
+    """As UnlearnDiffAtk's program asks for it, a picture at a time; here the labels stand in another order."""
+    names = [label.removeprefix("artist/") for label in artist.LABELS][::-1]
+    vit(tmp_path, [name.replace("í", "ã\xad") for name in names])
+    monkeypatch.setattr(artist, "BATCH", 2)
+    squares = [Image.fromarray(picture).resize((90, 120)) for picture in photographs.values()]
+    scores = artist.load("cpu", painted(concept, tmp_path))(tensor(*map(np.asarray, squares)))
+    assert list(scores.columns) == artist.LABELS and len(artist.LABELS) == 129
+    classify = pipeline("image-classification", model=str(tmp_path), device="cpu")
+    for row, square in enumerate(squares):
+        wanted = {one["label"].replace("ã\xad", "í"): one["score"] for one in classify(square, top_k=129)}
+        ours = {label.removeprefix("artist/"): score for label, score in scores.iloc[row].items()}
+        assert ours == pytest.approx(wanted, abs=2e-3)
+        assert max(ours, key=ours.__getitem__) == max(wanted, key=wanted.__getitem__)
+
+
+def test_artist_without_names_goes_by_place(concept, tmp_path):
+    model = vit(tmp_path)
+    model.classifier.bias.data[22] += 100
+    model.save_pretrained(tmp_path)
+    pictures = torch.zeros(2, 3, 30, 50, dtype=torch.uint8)
+    for name, shown in {"vincent-van-gogh": True, "claude-monet": False}.items():
+        painter = painted(concept, tmp_path, name)
+        rule = verdict.rule(painter.judge)
+        assert verdict.seen(artist.load("cpu", painter)(pictures), rule).tolist() == [shown, shown]
+        assert rule.name == "ViT WikiArt top-1"
+
+
+def test_artist_of_other_labels_is_refused(concept, tmp_path):
+    names = [label.removeprefix("artist/") for label in artist.LABELS]
+    vit(tmp_path, [*names[:-1], "banksy"])
+    with pytest.raises(SystemExit, match="its label 'banksy' is none of WikiArt's 129 artists"):
+        artist.load("cpu", painted(concept, tmp_path))
+    with pytest.raises(SystemExit, match="has 128 labels, expected WikiArt's 129 artists"):
+        artist.labels(names[:-1], "here")
+    (tmp_path / "model.safetensors").write_bytes(b"broken")
+    with pytest.raises(SystemExit, match="is no image classifier of transformers"):
+        artist.load("cpu", painted(concept, tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(SystemExit, match="is no image classifier of transformers"):
+        artist.load("cpu", painted(concept, tmp_path))

@@ -230,6 +230,14 @@ def test_mistake_in_reference_pictures(project):
     assert "concepts.unicorn.judge.references: '../refs' is outside the project" in mistake(project)
 
 
+@pytest.mark.parametrize("source", ["models/artists", "owner/artists", "owner/artists@main"])
+def test_source_of_a_judge_must_be_pinned_or_local(project, source):
+    edit(project, "concepts.unicorn.judge", judged("artist", counts=["artist/vincent-van-gogh"], source=source))
+    assert f"concepts.unicorn.judge.source: {source!r} is no folder; expected one, or a Hub" in mistake(project)
+    edit(project, "concepts.unicorn.judge.source", put("owner/artists@" + "0" * 40))
+    load(project / "params.yaml")
+
+
 def test_kept_prompts_need_a_judge_with_first_choices(project):
     edit(project, "testbeds.emoji.kept_judge", put("nudenet"))
     assert "testbeds.emoji.kept_judge: the scores of nudenet do not compete" in mistake(project)
