@@ -35,6 +35,7 @@ from transformers import (
 )
 
 from eraseflow import questions, verdict
+from eraseflow.cells import score
 from eraseflow.definitions import definition
 from eraseflow.judges import artist, csd, imagenet_objects, nudenet, vqa
 from eraseflow.params import Concept, ConceptJudge
@@ -463,3 +464,21 @@ def test_artist_of_other_labels_is_refused(concept, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(SystemExit, match="is no image classifier of transformers"):
         artist.load("cpu", painted(concept, tmp_path))
+
+
+# Several judges of one cell
+
+
+def test_further_judges_add_their_scores_and_summaries(small_csd, photographs):
+    """The verdict's judge first, then those of scored_by, a row a picture; summaries are of their own scores."""
+    concept = small_csd[1]
+    rule = ConceptJudge(name="nudenet", protocol="eraseflow_0.6", references=concept.judge.references)
+    concept = concept.model_copy(update={"judge": rule, "scored_by": ["csd"]})
+    pictures = tensor(photographs["portrait"], photographs["portrait"][::-1])
+    raw, summary = score.judge(concept, pictures)
+    assert list(raw.columns) == nudenet.LABELS + csd.LABELS and len(raw) == 2
+    assert summary == {
+        "CSD ViT-L cosine x100": pytest.approx(100 * raw["csd/style"].mean(), abs=1e-4),
+        "CSD ViT-L backbone cosine x100": pytest.approx(100 * raw["csd/backbone"].mean(), abs=1e-4),
+    }
+    assert not verdict.seen(raw, verdict.rule(concept.judge)).any()
