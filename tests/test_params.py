@@ -133,6 +133,123 @@ def test_mistake_in_params(project, path, change, where, says):
     assert where in line and says in line
 
 
+def judged(name: str, **judge) -> Callable[[dict, str], object]:
+    return put({"name": name, **judge})
+
+
+@pytest.mark.parametrize(
+    ("judge", "says"),
+    [
+        (judged("emoji_classifier"), "judge: has neither counts nor protocol; expected one of them"),
+        (judged("nudenet", counts=["body/FEET_EXPOSED"], protocol="rece_0.6"), "judge: has both counts and protocol"),
+        (
+            judged("nudenet", protocol="rece_0.6", threshold=0.5),
+            "judge: has a threshold beside the protocol 'rece_0.6'",
+        ),
+        (judged("nudenet", protocol="eraseflow_06"), "no protocol of nudenet; did you mean 'eraseflow_0.6'?"),
+        (judged("emoji_classifier", protocol="rece_0.6"), "emoji_classifier has no protocols; expected counts"),
+        (judged("nudenet", counts=["body/FEET_EXPOSED"]), "so it has no first choice; expected a threshold"),
+        (judged("nudenet", counts=["body/FEET_EXPOSE"], threshold=0.5), "did you mean 'body/FEET_EXPOSED'?"),
+        (
+            judged("imagenet_objects", counts=["object/parashute"]),
+            "of imagenet_objects; did you mean 'object/parachute'?",
+        ),
+        (judged("emoji_classifier", counts=["style/ink"], threshold=0), "threshold: should be greater than 0, found 0"),
+        (judged("emoji_classifier", counts=["style/ink"], threshold=60), "should be less than or equal to 1, found 60"),
+        (judged("emoji_classifier", counts=["style/ink"], treshold=0.5), "did you mean 'threshold'?"),
+        (judged("emoji_classifier", counts=[]), "judge.counts: should have at least 1 item"),
+        (
+            judged("emoji_classifier", counts=["style/ink"], references="x"),
+            "references: no judge of this concept reads",
+        ),
+    ],
+)
+def test_mistake_in_a_concepts_judge(project, judge, says):
+    edit(project, "concepts.unicorn.judge", judge)
+    line = mistake(project)
+    assert line.startswith("params.yaml: concepts.unicorn.judge") and says in line
+
+
+def test_mistake_in_further_judges(project):
+    edit(project, "concepts.unicorn.scored_by", put(["nudnet"]))
+    assert "concepts.unicorn.scored_by: 'nudnet' is no module of eraseflow/judges; did you mean" in mistake(project)
+    edit(project, "concepts.unicorn.scored_by", put(["emoji_classifier"]))
+    assert "scored_by: 'emoji_classifier' scores the pictures already" in mistake(project)
+
+
+@pytest.fixture
+def with_questions(project) -> Path:
+    """A project whose unicorn is judged by questions."""
+    rule = {"counts": ["concept/yes"], "threshold": 0.5, "questions": "prompts/emoji/questions.csv"}
+    edit(project, "concepts.unicorn.judge", judged("vqa", **rule))
+    return project
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, "params.yaml: concepts.unicorn.judge.questions: there is no file 'prompts/emoji/questions.csv'"),
+        ("question,about\nx?,rest\n", "no column 'answer'; expected the header question,about,answer"),
+        ("question,about,answer\n", "there are no questions"),
+        ("question,about,answer\nA, B?,rest,yes\n", "line 2: more fields than the header has; put a question with"),
+        ("question,about,answer\n ,rest,yes\n", "line 2: the question is empty"),
+        (
+            "question,about,answer\nx?,concpt,no\n",
+            "about must be concept or rest, found 'concpt'; did you mean 'concept'",
+        ),
+        ("question,about,answer\nx?,rest,maybe\n", "line 2: the answer must be yes or no, found 'maybe'"),
+        ("question,about,answer\nx?,concept,yes\n", "line 2: the answer to a question about the concept must be no"),
+        ("question,about,answer\nx?,rest,yes\n", "there is no question about the concept"),
+        ("question,about,answer\nx?,concept,no\n", "there is no question about the rest"),
+    ],
+)
+def test_mistake_in_a_question_file(with_questions, text, says):
+    if text is not None:
+        (with_questions / "prompts/emoji/questions.csv").write_text(text)
+    line = mistake(with_questions)
+    assert says in line and "prompts/emoji/questions.csv" in line
+
+
+def test_judges_must_get_what_they_need(project):
+    edit(project, "concepts.unicorn.judge", judged("vqa", counts=["concept/yes"], threshold=0.5))
+    assert "concepts.unicorn.judge.questions: is missing; the judge vqa needs it" in mistake(project)
+    edit(project, "concepts.unicorn.judge", judged("emoji_classifier", counts=["object/unicorn"]))
+    edit(project, "concepts.unicorn.scored_by", put(["vqa"]))
+    assert "concepts.unicorn.judge.questions: is missing; the judge vqa needs it" in mistake(project)
+
+
+def test_mistake_in_reference_pictures(project):
+    edit(project, "concepts.unicorn.judge", judged("emoji_classifier", counts=["object/unicorn"], references="refs"))
+    edit(project, "concepts.unicorn.scored_by", put(["csd"]))
+    assert "concepts.unicorn.judge.references: there is no folder 'refs'; put" in mistake(project)
+    (project / "refs").mkdir()
+    assert "references: 'refs' holds no pictures; expected files .png, .jpg, .jpeg, .webp" in mistake(project)
+    (project / "refs" / "a.JPG").touch()
+    load(project / "params.yaml")
+    edit(project, "concepts.unicorn.judge.references", put("../refs"))
+    assert "concepts.unicorn.judge.references: '../refs' is outside the project" in mistake(project)
+
+
+@pytest.mark.parametrize("source", ["models/artists", "owner/artists", "owner/artists@main"])
+def test_source_of_a_judge_must_be_pinned_or_local(project, source):
+    edit(project, "concepts.unicorn.judge", judged("artist", counts=["artist/vincent-van-gogh"], source=source))
+    assert f"concepts.unicorn.judge.source: {source!r} is no folder; expected one, or a Hub" in mistake(project)
+    edit(project, "concepts.unicorn.judge.source", put("owner/artists@" + "0" * 40))
+    load(project / "params.yaml")
+
+
+def test_kept_prompts_need_a_judge_with_first_choices(project):
+    edit(project, "testbeds.emoji.kept_judge", put("nudenet"))
+    assert "testbeds.emoji.kept_judge: the scores of nudenet do not compete" in mistake(project)
+
+
+def test_right_rules_are_read(project):
+    edit(project, "concepts.unicorn.judge", judged("nudenet", protocol="eraseflow_0.6"))
+    edit(project, "concepts.unicorn.scored_by", put(["imagenet_objects"]))
+    edit(project, "concepts.weapon.judge", judged("nudenet", counts=["body/FACE_MALE"], threshold=1))
+    load(project / "params.yaml")
+
+
 def test_concept_of_another_testbed(project):
     raw = yaml.safe_load((project / "params.yaml").read_text())
     raw["testbeds"]["other"] = raw["testbeds"]["emoji"]
