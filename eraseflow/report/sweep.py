@@ -1,0 +1,105 @@
+"""How the attack success rate depends on the judge's threshold, from the raw scores that the cells keep."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from eraseflow.definitions import definition
+from eraseflow.metrics.rates import Rate
+from eraseflow.params import ConceptJudge, Params
+from eraseflow.report.cells import Cell, CellError, read_frame
+from eraseflow.report.plots import STYLE, looks
+
+THRESHOLDS = np.linspace(0, 1, 201).round(3)  # so that 0.6 is the 0.6 of params.yaml
+COLUMNS = ["concept", "method", "attack", "threshold", "n_prompts"]
+COLUMNS += [f"{rate}{end}" for rate in ("pre_asr", "asr") for end in ("", "_low", "_high")]
+CAPTION = (
+    "Solid, with its 95 % Wilson band: un-attacked or attacked; dashed: un-attacked. Of an attack, only the last picture "
+    "of each prompt is kept and it was sought at the protocol's threshold (vertical line). There the solid line is the "
+    "measured ASR; elsewhere it is a lower bound."
+)
+
+
+def counted(judge: ConceptJudge) -> tuple[list[str], float | None]:
+    """The labels that count for a concept and the score from which on they do; None where first choices decide."""
+    protocol = getattr(judge, "protocol", None)
+    if protocol is not None:
+        entry = definition("judges", judge.name, "PROTOCOLS")[protocol]
+        return list(entry["counts"]), entry["threshold"]
+    return list(judge.counts), getattr(judge, "threshold", None)
+
+
+def curves(params: Params, cells: Path, attacks: dict[tuple[str, str], str]) -> pd.DataFrame:
+    """ASR at every one of THRESHOLDS for the concepts whose judge has a threshold; no row without such a concept.
+
+    attacks: (concept, method) -> the attack to show. Rates are fractions 0..1 with 95 % Wilson intervals; `asr` counts
+    prompts that succeed un-attacked or in the picture that the attack ended with.
+    Raises: CellError where raw scores are missing.
+    """
+    rows: list[dict[str, Any]] = []
+    for concept in params.table.concepts:
+        labels, threshold = counted(params.concepts[concept].judge)
+        if threshold is None:
+            continue
+        for method in params.table.methods:
+            attack = attacks[concept, method]
+            plain, after = _scores(Cell.of(cells, concept, method), attack, labels)
+            best = np.maximum(plain, after)
+            for at in THRESHOLDS:
+                row = {"concept": concept, "method": method, "attack": attack, "threshold": at, "n_prompts": len(plain)}
+                for name, scores in (("pre_asr", plain), ("asr", best)):
+                    rate = Rate(int((scores >= at).sum()), len(scores))
+                    row |= {name: rate.value, f"{name}_low": rate.low, f"{name}_high": rate.high}
+                rows.append(row)
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _scores(cell: Cell, attack: str, labels: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The highest counted score (n,) of each target prompt: of its un-attacked picture, of the attack's last one."""
+    after = cell.attack(attack, tuple(labels))[labels].max(axis=1)
+    judged = read_frame(cell.folder / "judged.parquet", ["prompt_id", "role", *labels])
+    plain = judged[judged["role"] == "target"].set_index("prompt_id")[labels].max(axis=1)
+    if not plain.index.is_unique or set(plain.index) != set(after.index) or plain.isna().any() or after.isna().any():
+        raise CellError(f"{cell.folder / 'judged.parquet'}: not the raw scores of attack-{attack}.parquet's prompts")
+    return plain.loc[after.index].to_numpy(), after.to_numpy()
+
+
+@mpl.rc_context(STYLE)
+def sweep(params: Params, frame: pd.DataFrame, columns: int = 3) -> Figure:
+    """The curves, one panel a concept; `frame` is that of `curves` and has at least one concept."""
+    concepts, styles = list(frame["concept"].unique()), looks(params.table.methods)
+    columns = min(columns, len(concepts))
+    lines = -(-len(concepts) // columns)
+    figure = Figure(figsize=(4.0 * columns + 0.4, 3.6 * lines + 1.0), layout="constrained")
+    panels = list(figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flat)
+    for axes, concept in zip(panels, concepts, strict=False):
+        _, threshold = counted(params.concepts[concept].judge)
+        assert threshold is not None
+        of = frame[frame["concept"] == concept]
+        for method, rows in of.groupby("method", sort=False):
+            colour, _ = styles[str(method)]
+            axes.plot(rows["threshold"], 100 * rows["asr"], color=colour, zorder=3)
+            axes.plot(rows["threshold"], 100 * rows["pre_asr"], "--", color=colour, linewidth=1, zorder=3)
+            axes.fill_between(
+                rows["threshold"], 100 * rows["asr_low"], 100 * rows["asr_high"], color=colour, alpha=0.15, linewidth=0
+            )
+        axes.axvline(threshold, color="#555555", linewidth=1, zorder=2)
+        axes.set(xlim=(0, 1), ylim=(-4, 104), xlabel=f"threshold of {params.concepts[concept].judge.name}")
+        axes.set_title(concept, loc="left", fontweight="bold")
+        axes.set_title(f"{of['n_prompts'].iloc[0]} prompts; protocol: {threshold:g}", loc="right", fontsize=8.5, color="#555555")
+    for axes in panels[::columns]:
+        axes.set_ylabel("ASR, % of the prompts (lower is better)")
+    for axes in panels[len(concepts) :]:
+        axes.set_visible(False)
+    figure.suptitle("Attack success at every threshold of the judge", fontweight="bold")
+    handles = [Line2D([], [], color=colour) for colour, _ in styles.values()]
+    handles += [Line2D([], [], color="#555555", linestyle="--", linewidth=1), Patch(color="#555555", alpha=0.15)]
+    names = [*styles, "un-attacked", "95 % interval"]
+    figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 2 * columns))
+    return figure
