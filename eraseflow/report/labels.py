@@ -56,7 +56,13 @@ def annotate(figure: Figure, points: list[Point]) -> list[Annotation]:
         size = np.array([text.width, text.height]) * 72 / figure.dpi
         offset, box, far = _place(point, size, taken, markers)
         taken.append(box)
-        line: dict[str, Any] = {"arrowstyle": "-", "color": point.colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": HALF}
+        line: dict[str, Any] = {
+            "arrowstyle": "-",
+            "color": point.colour,
+            "linewidth": 0.6,
+            "shrinkA": 0,
+            "shrinkB": HALF,
+        }
         note = point.axes.annotate(
             point.name, (point.x, point.y), offset, textcoords="offset points", arrowprops=line if far else None
         )

@@ -6,6 +6,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -14,15 +15,15 @@ from eraseflow.definitions import definition
 from eraseflow.metrics.rates import Rate
 from eraseflow.params import ConceptJudge, Params
 from eraseflow.report.cells import Cell, CellError, read_frame
-from eraseflow.report.plots import STYLE, looks
+from eraseflow.report.plots import STYLE, looks_of
 
 THRESHOLDS = np.linspace(0, 1, 201).round(3)  # so that 0.6 is the 0.6 of params.yaml
 COLUMNS = ["concept", "method", "attack", "threshold", "n_prompts"]
 COLUMNS += [f"{rate}{end}" for rate in ("pre_asr", "asr") for end in ("", "_low", "_high")]
 CAPTION = (
-    "Solid, with its 95 % Wilson band: un-attacked or attacked; dashed: un-attacked. Of an attack, only the last picture "
-    "of each prompt is kept and it was sought at the protocol's threshold (vertical line). There the solid line is the "
-    "measured ASR; elsewhere it is a lower bound."
+    "Success of each method's strongest attack at other thresholds. Solid, with its 95 % Wilson band: un-attacked or "
+    "attacked; dashed: un-attacked. An attack ends at its first success by the protocol's threshold (vertical line), "
+    "and of its pictures the last is kept. So the solid line is exact there, and elsewhere a lower bound."
 )
 
 
@@ -73,7 +74,7 @@ def _scores(cell: Cell, attack: str, labels: list[str]) -> tuple[np.ndarray, np.
 @mpl.rc_context(STYLE)
 def sweep(params: Params, frame: pd.DataFrame, columns: int = 3) -> Figure:
     """The curves, one panel a concept; `frame` is that of `curves` and has at least one concept."""
-    concepts, styles = list(frame["concept"].unique()), looks(params.table.methods)
+    concepts, styles = list(frame["concept"].unique()), looks_of(params.table.methods)
     columns = min(columns, len(concepts))
     lines = -(-len(concepts) // columns)
     figure = Figure(figsize=(4.0 * columns + 0.4, 3.6 * lines + 1.0), layout="constrained")
@@ -92,13 +93,14 @@ def sweep(params: Params, frame: pd.DataFrame, columns: int = 3) -> Figure:
         axes.axvline(threshold, color="#555555", linewidth=1, zorder=2)
         axes.set(xlim=(0, 1), ylim=(-4, 104), xlabel=f"threshold of {params.concepts[concept].judge.name}")
         axes.set_title(concept, loc="left", fontweight="bold")
-        axes.set_title(f"{of['n_prompts'].iloc[0]} prompts; protocol: {threshold:g}", loc="right", fontsize=8.5, color="#555555")
+        note = f"{of['n_prompts'].iloc[0]} prompts; protocol: {threshold:g}"
+        axes.set_title(note, loc="right", fontsize=8.5, color="#555555")
     for axes in panels[::columns]:
         axes.set_ylabel("ASR, % of the prompts (lower is better)")
     for axes in panels[len(concepts) :]:
         axes.set_visible(False)
     figure.suptitle("Attack success at every threshold of the judge", fontweight="bold")
-    handles = [Line2D([], [], color=colour) for colour, _ in styles.values()]
+    handles: list[Artist] = [Line2D([], [], color=colour) for colour, _ in styles.values()]
     handles += [Line2D([], [], color="#555555", linestyle="--", linewidth=1), Patch(color="#555555", alpha=0.15)]
     names = [*styles, "un-attacked", "95 % interval"]
     figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 2 * columns))
