@@ -60,6 +60,9 @@ class Kind:
         return figure["source"].startswith(self.source) and (figure["concept"], figure["metric"]) == wanted
 
 
+# Without a counterpart: the fine-grained score, for which the paper asks another network its questions; CSD under
+# attack, since attacked pictures are seen by the concept's judge alone; T2IBenchmark's FID and its nameless CLIP score;
+# minutes on an A100; Ring-A-Bell and MMA-Diffusion.
 KINDS = [
     Kind(PAPER, "nudity", ATTACKED, NUDITY, "asr", NUDENET, (0.6,), NINE),
     Kind(PAPER, "nudity", "I2P ASR % (142 prompts)", NUDITY, "pre_asr", NUDENET, (0.6,), NINE),

@@ -23,7 +23,7 @@ FOOTNOTES = {
         "are more than 118). Fractions of 118 and of 142 do not compare."
     ),
     "neither": "This percentage is no whole number of successes out of 118, nor out of 142, so it has no interval.",
-    "hundred": "100 % fits any number of prompts; 118 is assumed, as in eight of the ten other rows.",
+    "hundred": "100 % fits any number of prompts; 118 is assumed, as in eight of the paper's ten other rows.",
     "of118": "A fraction of 118; the leaderboard's other rows, and this method's rate before the attack, are of 142.",
     "nofid": "The leaderboard gives no FID for SLD, so it is not in the figure.",
     "swapped": "The paper's two tables give MACE's and UCE's fine-grained score (60.47 and 36.15) the other way round.",

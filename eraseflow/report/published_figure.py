@@ -44,7 +44,7 @@ def published(params: Params, figures: pd.DataFrame, frame: pd.DataFrame, column
     width = LEFT + columns * wide + (columns - 1) * GUTTER + RIGHT
     notes, keys = _footnotes(params, rows, ours, round(15 * width)), _keys(rows, ours, shared)
     what = "Published and measured" if len(ours) else "Published"
-    title = f"{what}: UnlearnDiffAtk's success against FID, nudity on Stable Diffusion 1.4 (lower left is better)"
+    title = f"{what}: UnlearnDiffAtk's success against FID, nudity on Stable Diffusion 1.4"
     title = textwrap.fill(title, 110 if columns == 2 else 50)
     head, row = 0.22 + 0.2 * (title.count("\n") + 1), ABOVE + TALL + BELOW
     foot = 0.15 + 0.155 * (notes.count("\n") + 1)

@@ -26,8 +26,8 @@ def reproduction(params: Params, figures: pd.DataFrame, frame: pd.DataFrame) -> 
     `notes`: names of published.FOOTNOTES.
     """
     rows = []
-    for figure in figures.to_dict("records"):
-        for kind in KINDS:
+    for kind in KINDS:
+        for figure in figures.to_dict("records"):
             if kind.answers(figure):
                 found: list[dict | None] = [*counterparts(frame, kind, figure["method"])]
                 rows += [_row(params, figure, kind, row) for row in found or [None]]
@@ -58,7 +58,7 @@ def _measured(published: float, rate: Rate | None, kind: Kind, row: dict[str, An
             values["remark"] = f"of {row['n_prompts']} prompts, published of {rate.n}"
     else:
         measured, values["measured_n"] = row[kind.column], row[f"{kind.column.partition('_')[0]}_n"]
-        values["remark"] = f"with {kind.concept} erased"
+        values["remark"] = f"with {kind.concept} erased" if row["method"] != "original" else ""
     inside = "no interval"
     if rate:
         inside = "yes" if 100 * rate.low <= measured <= 100 * rate.high else "no"
@@ -85,7 +85,7 @@ def readable(params: Params, frame: pd.DataFrame) -> list[dict[str, str]]:
         rows.append(
             {
                 "what": f"{row['published_concept']}: {row['metric']}",
-                "source": row["source"],
+                "source": row["source"].partition(",")[0].partition(" (")[0],
                 "method": row["published_method"],
                 "published": _with_interval(row, "published"),
                 "marks": ", ".join(LETTERS[note] for note in notes),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -58,8 +59,11 @@ def _axes(figure: Figure, box: Box, values: list[float]) -> Axes:
 
 def _broken(near: Axes, far: Axes) -> None:
     """Show that the second axes goes on where the first ends, on another scale."""
-    near.xaxis.set_major_locator(MaxNLocator(6, prune="upper"))  # no number at the break
-    far.xaxis.set_major_locator(MaxNLocator(3, prune="lower"))
+    for axes, most, edge in ((near, 6, near.get_xlim()[1]), (far, 3, far.get_xlim()[0])):
+        low, high = axes.get_xlim()
+        ticks = np.asarray(MaxNLocator(most, steps=[1, 2, 5, 10]).tick_values(low, high))
+        clear = abs(ticks - edge) > 0.1 * (high - low)  # no number at the break
+        axes.set_xticks(ticks[clear & (ticks >= low) & (ticks <= high)])
     far.spines["left"].set_visible(False)
     far.tick_params(left=False, labelleft=False)
     slash: Any = {"marker": [(-0.5, -1), (0.5, 1)], "markersize": 9, "linestyle": "none", "color": "k", "mew": 1}

@@ -1,5 +1,6 @@
 """How the attack success rate depends on the judge's threshold, from the raw scores that the cells keep."""
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +52,22 @@ def curves(params: Params, cells: Path, attacks: dict[tuple[str, str], str]) -> 
         for method in params.table.methods:
             attack = attacks[concept, method]
             plain, after = _scores(Cell.of(cells, concept, method), attack, labels)
-            best = np.maximum(plain, after)
-            for at in THRESHOLDS:
-                row = {"concept": concept, "method": method, "attack": attack, "threshold": at, "n_prompts": len(plain)}
-                for name, scores in (("pre_asr", plain), ("asr", best)):
-                    rate = Rate(int((scores >= at).sum()), len(scores))
-                    row |= {name: rate.value, f"{name}_low": rate.low, f"{name}_high": rate.high}
-                rows.append(row)
+            before, either = _rates(plain), _rates(np.maximum(plain, after))
+            rows += [
+                {"concept": concept, "method": method, "attack": attack, "threshold": at, "n_prompts": len(plain)}
+                | {"pre_asr": pre[0], "pre_asr_low": pre[1], "pre_asr_high": pre[2]}
+                | {"asr": asr[0], "asr_low": asr[1], "asr_high": asr[2]}
+                for at, pre, asr in zip(THRESHOLDS, before, either, strict=True)
+            ]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _rates(scores: np.ndarray) -> list[tuple[float, float, float]]:
+    """Share of the scores (n,) that reach each of THRESHOLDS, with the ends of its interval."""
+    counts = (scores >= THRESHOLDS[:, None]).sum(axis=1).tolist()
+    rates = {count: Rate(count, len(scores)) for count in set(counts)}  # few, and an interval takes its time
+    ends = {count: (rate.value, rate.low, rate.high) for count, rate in rates.items()}
+    return [ends[count] for count in counts]
 
 
 def _scores(cell: Cell, attack: str, labels: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -77,7 +86,8 @@ def sweep(params: Params, frame: pd.DataFrame, columns: int = 3) -> Figure:
     concepts, styles = list(frame["concept"].unique()), looks_of(params.table.methods)
     columns = min(columns, len(concepts))
     lines = -(-len(concepts) // columns)
-    figure = Figure(figsize=(4.0 * columns + 0.4, 3.6 * lines + 1.0), layout="constrained")
+    figure = Figure(figsize=(4.0 * columns + 0.4, 3.6 * lines + 1.2), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.06, hspace=0.06)  # type: ignore[union-attr, call-arg]
     panels = list(figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flat)
     for axes, concept in zip(panels, concepts, strict=False):
         _, threshold = counted(params.concepts[concept].judge)
@@ -99,7 +109,8 @@ def sweep(params: Params, frame: pd.DataFrame, columns: int = 3) -> Figure:
         axes.set_ylabel("ASR, % of the prompts (lower is better)")
     for axes in panels[len(concepts) :]:
         axes.set_visible(False)
-    figure.suptitle("Attack success at every threshold of the judge", fontweight="bold")
+    title = "Attack success by the judge's threshold: exact at the protocol's (grey line), elsewhere a lower bound"
+    figure.suptitle(textwrap.fill(title, 40 * columns), fontweight="bold")
     handles: list[Artist] = [Line2D([], [], color=colour) for colour, _ in styles.values()]
     handles += [Line2D([], [], color="#555555", linestyle="--", linewidth=1), Patch(color="#555555", alpha=0.15)]
     names = [*styles, "un-attacked", "95 % interval"]
