@@ -186,6 +186,7 @@ def test_builds_are_identical_and_leave_other_files(report, inputs):
         *(f"grids/{concept}{kept}.png" for concept in ("unicorn", "ink_style") for kept in ("", "_kept")),
         *("table.csv", "table.md", "table.tex", "metrics.json", "index.html", "judges.json"),
         *("fid_vs_attack.png", "fid_vs_attack.svg", "training/eraseflow.png"),
+        *("published.png", "published.svg", "reproduction.csv", "sweep/curves.csv"),
     }
 
 
@@ -278,7 +279,7 @@ def test_page_needs_no_network_and_escapes(report):
     found = References(page)
     assert found.scripts == 0  # the cells' prompts try to bring one
     assert all(address.startswith(("#", "data:image/")) for address in found.addresses)
-    assert sum(address.startswith("data:") for address in found.addresses) == 2 + 2 * 2 + 2 + 1
+    assert sum(address.startswith("data:") for address in found.addresses) == 2 + 2 * 2 + 2 + 1 + 2
     assert "url(" not in page and "@import" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt; a unicorn" in page and "&lt;b&gt;trained" in page
     assert "280/288 = 97 %" in page
