@@ -17,22 +17,18 @@ import torch
 from eraseflow import params, prompts, sampling, verdict
 from eraseflow.cells import BATCH, DEVICE, module, setting
 
-VALIDATION = ["penguin", "glossy_style"]
-IN_CONTEXT = ["{}", "a {}", "a cat in {}", "a car in {}", "a rose in {}", "{} cat", "{} car"]
+VALIDATION = ["penguin", "glossy_style", "drink"]
 GRIDS = {
     "original": [{}],
     "eraseflow": [
-        {"learning_rate": rate, "epochs": epochs, "switch_epoch": epochs - 1}
-        for epochs, rate in product((40, 60), (3e-3, 4e-3, 5e-3))
+        {"guidance_scale": guidance, "batch_size": batch, "learning_rate": rate}
+        for (guidance, batch), rate in product(((1.0, 16), (3.0, 8)), (1.5e-3, 2e-3, 3e-3))
     ],
     "esd": [
         {"negative_guidance": guidance, "learning_rate": rate}
-        for guidance, rate in product((2.0, 5.0), (1e-3, 2e-3, 3e-3))
+        for guidance, rate in product((1.0, 5.0), (2e-4, 4e-4, 8e-4))
     ],
-    "uce": [
-        {"templates": templates, "preserve_scale": scale}
-        for templates, scale in product((["{}", "a {}"], IN_CONTEXT), (1.0, 3.0, 10.0))
-    ],
+    "uce": [{"preserve_scale": scale} for scale in (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)],
 }
 
 

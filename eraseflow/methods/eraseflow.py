@@ -91,7 +91,7 @@ class Training:
     def _predict(self, prompts: Tensor, with_guidance: bool) -> Callable:
         def predict(x: Tensor, t: Tensor) -> Tensor:
             prompt = prompts.expand(len(x), -1, -1)
-            if with_guidance:
+            if with_guidance and self.settings.guidance_scale > 1:
                 return guided(self.pipeline.unet, x, t, prompt, self.empty, self.settings.guidance_scale)
             return self.pipeline.unet(x, t, prompt).sample
 
