@@ -17,12 +17,14 @@ import torch
 from eraseflow import params, prompts, sampling, verdict
 from eraseflow.cells import BATCH, DEVICE, module, setting
 
-VALIDATION = ["penguin", "glossy_style", "drink"]
+VALIDATION = ["drink", "glossy_style", "penguin"]
 GRIDS = {
     "original": [{}],
     "eraseflow": [
-        {"guidance_scale": guidance, "batch_size": batch, "learning_rate": rate}
-        for (guidance, batch), rate in product(((1.0, 16), (3.0, 8)), (1.5e-3, 2e-3, 3e-3))
+        {"guidance_scale": guidance, "epochs": epochs, "switch_epoch": epochs - 1, "learning_rate": rate}
+        for guidance, epochs, rate in (
+            (1.0, 150, 2e-3), (1.0, 100, 3e-3), (1.0, 150, 3e-3), (3.0, 60, 1.5e-3), (3.0, 60, 2e-3), (2.0, 100, 1.5e-3),
+        )
     ],
     "esd": [
         {"negative_guidance": guidance, "learning_rate": rate}
