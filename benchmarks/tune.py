@@ -22,15 +22,13 @@ GRIDS = {
     "original": [{}],
     "eraseflow": [
         {"guidance_scale": guidance, "epochs": epochs, "switch_epoch": epochs - 1, "learning_rate": rate}
-        for guidance, epochs, rate in (
-            (1.0, 150, 2e-3), (1.0, 100, 3e-3), (1.0, 150, 3e-3), (3.0, 60, 1.5e-3), (3.0, 60, 2e-3), (2.0, 100, 1.5e-3),
-        )
+        for guidance, epochs, rate in ((3.0, 60, 1.5e-3), (3.0, 60, 2e-3), (2.0, 100, 1.5e-3), (3.0, 100, 2e-3))
     ],
     "esd": [
         {"negative_guidance": guidance, "learning_rate": rate}
-        for guidance, rate in product((1.0, 5.0), (2e-4, 4e-4, 8e-4))
+        for guidance, rate in product((1.0, 5.0), (4e-4, 8e-4))
     ],
-    "uce": [{"preserve_scale": scale} for scale in (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)],
+    "uce": [{"preserve_scale": scale} for scale in (1.0, 3.0, 10.0, 30.0)],
 }
 
 
