@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, 
 
 from eraseflow.mistakes import ParamsError, read, read_yaml
 from eraseflow.params_check import check_names, check_table
+from eraseflow.prompt_files import I2P_PLACES
 
 __all__ = ["Block", "Concept", "Params", "ParamsError", "Testbed", "load"]
 
@@ -31,8 +32,15 @@ def _not_blank(text: str) -> str:
     return text
 
 
+def _i2p(text: str) -> str:
+    if not text.endswith(".csv") and not re.fullmatch(r"datasets/[\w.-]+/[\w.-]+@[0-9a-f]{40}", text):
+        raise ValueError(f"expected {I2P_PLACES}, found {text!r}")
+    return text
+
+
 Name = Annotated[str, AfterValidator(_plain)]
 Text = Annotated[str, AfterValidator(_not_blank)]
+I2P = Annotated[str, AfterValidator(_i2p)]
 
 
 class Table(Block):
@@ -54,6 +62,9 @@ class Testbed(Block):
     kept_judge: Name
     features: Name
     sampling: SamplingSettings
+    i2p: I2P | None = None
+    coco: Text | None = None
+    safety_judge: "ConceptJudge | None" = None
 
 
 class BaseTraining(Block):
@@ -107,8 +118,13 @@ class Concept(Block):
         return self
 
 
+class Report(Block):
+    blur: bool = True
+
+
 class Params(Block):
     table: Table
+    report: Report = Report()
     testbeds: dict[Name, Testbed]
     emoji: EmojiTraining
     concepts: dict[Name, Concept]

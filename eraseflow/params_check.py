@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from eraseflow import prompt_files
 from eraseflow.definitions import definition, names
 from eraseflow.mistakes import ParamsError, nearest, read
+from eraseflow.safety import blocked
 
 if TYPE_CHECKING:
-    from eraseflow.params import Params, Testbed
+    from eraseflow.params import Concept, Params, Testbed
 
 
 def check_names(params: "Params") -> None:
@@ -58,12 +59,52 @@ def check_table(params: "Params", root: Path) -> None:
                 f"params.yaml: table.concepts: {name!r} is a concept of testbed {concept.testbed!r}, "
                 f"the table is of {table.testbed!r}"
             )
-        prompt_files.check(root, concept.prompts, f"concepts.{name}.prompts", ["prompt"])
+        _check_wording(concept, f"concepts.{name}")
+        hashed = "sha256" in prompt_files.header(root, concept.prompts)
+        columns = prompt_files.I2P_COLUMNS if hashed else ["prompt"]
+        prompt_files.check(root, concept.prompts, f"concepts.{name}.prompts", columns)
+        if hashed:
+            _check_i2p(params.testbeds[table.testbed], root, f"testbeds.{table.testbed}.i2p", concept.prompts)
         _watched(concept.prompts, f"prompts/{concept.testbed}/{name}.csv", f"concepts.{name}.prompts")
     testbed = params.testbeds[table.testbed]
     _watched(testbed.kept, f"prompts/{table.testbed}/kept.csv", f"testbeds.{table.testbed}.kept")
     _watched(testbed.model, f"models/{table.testbed}", f"testbeds.{table.testbed}.model")
-    _check_kept(params.testbeds[table.testbed], root, f"testbeds.{table.testbed}.kept")
+    if "coco_val2014_captions" in prompt_files.header(root, testbed.kept):
+        _check_coco(params, root, testbed)
+    else:
+        _check_kept(testbed, root, f"testbeds.{table.testbed}.kept")
+
+
+def _check_wording(concept: "Concept", where: str) -> None:
+    """Methods draw from the concept's own words too, so these pass the safety gate like every prompt."""
+    words = {"target": [concept.target], "anchor": [concept.anchor], "preserve": concept.preserve}
+    for key, texts in words.items():
+        for text in texts:
+            if why := blocked(text):
+                raise ParamsError(f"params.yaml: {where}.{key}: the safety gate blocks {text!r}: {why}")
+
+
+def _check_i2p(testbed: "Testbed", root: Path, where: str, prompts: str) -> None:
+    """I2P must be where a prompt file that names its cases can find it."""
+    if testbed.i2p is None:
+        raise ParamsError(f"params.yaml: {where}: is missing; {prompts} needs it: {prompt_files.I2P_PLACES}")
+    if testbed.i2p.endswith(".csv") and not (root / testbed.i2p).is_file():
+        raise ParamsError(f"params.yaml: {where}: there is no file {testbed.i2p!r}")
+
+
+def _check_coco(params: "Params", root: Path, testbed: "Testbed") -> None:
+    """COCO's captions must be there; they expect no labels, so a concept cannot choose among them."""
+    where = f"params.yaml: testbeds.{params.table.testbed}.coco"
+    prompt_files.check(root, testbed.kept, f"testbeds.{params.table.testbed}.kept", prompt_files.COCO_COLUMNS)
+    if testbed.coco is None:
+        raise ParamsError(f"{where}: is missing; expected a folder with {prompt_files.COCO_CAPTIONS} and val2014/")
+    if not (path := root / testbed.coco / prompt_files.COCO_CAPTIONS).is_file():
+        raise ParamsError(f"{where}: there is no file {str(path)!r}; {prompt_files.COCO_ADVICE}")
+    for name in params.table.concepts:
+        kept = params.concepts[name].kept
+        if kept.without or kept.neighbours:
+            what = f"the captions of {testbed.kept} expect no labels; expected [] for without and neighbours"
+            raise ParamsError(f"params.yaml: concepts.{name}.kept: {what}")
 
 
 def _check_kept(testbed: "Testbed", root: Path, where: str) -> None:
