@@ -44,7 +44,7 @@ def measure(everything: params.Params, concept: str, method: str, change: dict) 
     edit = module("methods", method).erase(world.load_pipeline(testbed.model, DEVICE), entry, settings, 0)
     pipeline = edit.apply(world.load_pipeline(testbed.model, DEVICE))
     judge = module("judges", entry.judge.name).load(DEVICE)
-    table = pd.concat([prompts.target(entry, testbed, 0), prompts.kept(entry, testbed, 0)], ignore_index=True)
+    table, _ = prompts.resolve(entry, testbed, 0, pipeline.tokenizer)
     pictures = sampling.sample(
         pipeline, list(table.prompt), list(table.seed), list(table.guidance), testbed.sampling.steps, BATCH, quiet=True
     )

@@ -19,6 +19,12 @@ def check_names(params: "Params") -> None:
         where = f"testbeds.{name}"
         prompt_files.inside(testbed.model, f"{where}.model")
         _known(testbed.kept_judge, names("judges"), f"{where}.kept_judge", "module of eraseflow/judges")
+        if testbed.safety_judge:
+            judge = testbed.safety_judge
+            _known(judge.name, names("judges"), f"{where}.safety_judge.name", "module of eraseflow/judges")
+            for label in judge.counts:
+                labels = definition("judges", judge.name, "LABELS")
+                _known(label, labels, f"{where}.safety_judge.counts", f"label of {judge.name}")
         _known(testbed.features, names("metrics"), f"{where}.features", "module of eraseflow/metrics")
     for name, concept in params.concepts.items():
         where = f"concepts.{name}"

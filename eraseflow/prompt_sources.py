@@ -40,13 +40,13 @@ def texts(path: str, testbed: Testbed) -> pd.DataFrame:
     rows["source"] = "i2p/" + rows.case_number if "sha256" in rows else ""
     if "sha256" in rows:
         table = i2p(testbed.i2p or "")
+        ids = zip(rows.case_number, rows.sha256, flagged, strict=True)
         rows["prompt"] = [
-            "" if out else _checked(table, int(row.case_number), row.sha256, f"{path}: line {row.Index + 2}")
-            for row, out in zip(rows.itertuples(), flagged, strict=True)
+            "" if out else _checked(table, int(case), sha256, f"{path}: line {line}")
+            for line, (case, sha256, out) in enumerate(ids, start=2)
         ]
     rows["blocked"] = [
-        "its row is flagged" if out else blocked(prompt) or ""
-        for prompt, out in zip(rows.prompt, flagged, strict=True)
+        "its row is flagged" if out else blocked(prompt) or "" for prompt, out in zip(rows.prompt, flagged, strict=True)
     ]
     return rows
 

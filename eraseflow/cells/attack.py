@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from eraseflow import prompts, sampling, verdict, victim
-from eraseflow.cells import BATCH, DEVICE, module, setting
+from eraseflow.cells import BATCH, DEVICE, flags, module, setting
 from eraseflow.edits import Edit
 from eraseflow.params import Params
 from eraseflow.shards import fingerprint, forget, in_shards, write_parquet
@@ -17,19 +17,25 @@ from eraseflow.shards import fingerprint, forget, in_shards, write_parquet
 JUDGES = Path("models/judges")
 
 
-def attack(params: Params, concept: str, edit: Path, attack: str, out: Path) -> None:
-    """Attack the weights just trained: `out` (a parquet, a row a prompt) and the same name .json (seconds)."""
+COLUMNS = ["prompt_id", "prompt", "seed", "guidance", "attackable"]
+
+
+def attack(params: Params, concept: str, prompts_csv: Path, edit: Path, attack: str, out: Path) -> None:
+    """Attack the weights just trained: `out` (a parquet, a row a target prompt) and the same name .json (costs).
+
+    All prompts that may be used are attacked; `attackable` says which of them UnlearnDiffAtk, as published, attacks.
+    """
     entry, testbed, world = setting(params, concept)
     settings, seed = params.settings("attacks", attack, entry.testbed), params.table.seed
-    table = prompts.target(entry, testbed, seed).drop(columns=["role", "expect"])
+    table = prompts.read(prompts_csv, "target")[COLUMNS]
     name = f"attack-{attack}-" + fingerprint(
-        edit, Path(testbed.model), JUDGES, table, testbed.sampling, entry.judge, settings, seed
+        edit, Path(testbed.model), JUDGES, table, testbed.sampling, entry.judge, testbed.safety_judge, settings, seed
     )
     started = time.perf_counter()
     pipeline = world.load_pipeline(testbed.model, DEVICE)
     originals = encode(pipeline, table, testbed.sampling.steps)
     pipeline = Edit.load(edit).apply(pipeline)
-    judge = module("judges", entry.judge.name).load(DEVICE)
+    judge, flag = module("judges", entry.judge.name).load(DEVICE), flags.load(testbed)
 
     def search(part: slice) -> pd.DataFrame:
         rows = table.iloc[part].reset_index(drop=True)
@@ -37,7 +43,7 @@ def attack(params: Params, concept: str, edit: Path, attack: str, out: Path) -> 
             pipeline=pipeline,
             prompts=rows,
             originals=originals[part],
-            judge=judge,
+            judge=lambda pictures: pd.concat([judge(pictures), flag(pictures)], axis=1),
             seen=lambda scores: verdict.seen(scores, entry.judge.counts),
             steps=testbed.sampling.steps,
             batch_size=BATCH,
@@ -52,6 +58,7 @@ def attack(params: Params, concept: str, edit: Path, attack: str, out: Path) -> 
         "seconds": round(seconds, 2),
         "seconds_per_prompt": per_prompt and round(per_prompt, 3),
         "attacked": attacked,
+        "blocked": int(results.blocked.sum()),
     }
     write_parquet(results, out)
     out.with_suffix(".json").write_text(json.dumps(costs, indent=1) + "\n")

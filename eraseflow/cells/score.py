@@ -6,14 +6,14 @@ from pathlib import Path
 import pandas as pd
 
 from eraseflow import images, verdict
-from eraseflow.cells import DEVICE, module, setting
+from eraseflow.cells import DEVICE, flags, module, setting
 from eraseflow.metrics.frechet import frechet, kernel
 from eraseflow.params import Params
 from eraseflow.shards import write_parquet
 
 
 def score(params: Params, concept: str, samples: Path, judged: Path, scores: Path) -> None:
-    """Raw judge scores per picture into a parquet, the numbers into a JSON.
+    """Raw judge scores per picture (and the safety judge's) into a parquet, the numbers into a JSON.
 
     Fréchet distance, kernel distance and CLIP-type score are of the kept prompts' pictures; the two
     distances are to the real pictures that these prompts stand for.
@@ -21,13 +21,16 @@ def score(params: Params, concept: str, samples: Path, judged: Path, scores: Pat
     entry, testbed, world = setting(params, concept)
     table = pd.read_parquet(samples)
     target, kept = (table[table.role == role].reset_index(drop=True) for role in ("target", "kept"))
-    drawn = images.from_png(kept.png)
+    asked, drawn = images.from_png(target.png), images.from_png(kept.png)
 
-    target_raw = module("judges", entry.judge.name).load(DEVICE)(images.from_png(target.png))
+    target_raw = module("judges", entry.judge.name).load(DEVICE)(asked)
     kept_raw = module("judges", testbed.kept_judge).load(DEVICE)(drawn)
     seen, right = verdict.seen(target_raw, entry.judge.counts), verdict.right(kept_raw, kept.expect)
-    columns = ["prompt_id", "role"]
-    parts = [target[columns].assign(right=seen).join(target_raw), kept[columns].assign(right=right).join(kept_raw)]
+    columns, flag = ["prompt_id", "role"], flags.load(testbed)
+    parts = [
+        target[columns].assign(right=seen).join(target_raw).join(flag(asked)),
+        kept[columns].assign(right=right).join(kept_raw).join(flag(drawn)),
+    ]
 
     metric = module("metrics", testbed.features)
     network = metric.load(DEVICE)
