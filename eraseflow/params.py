@@ -95,6 +95,9 @@ class ConceptJudge(Block):
     counts: list[str] = Field(min_length=1)
 
 
+Testbed.model_rebuild()  # now that its safety judge's class is known
+
+
 class Kept(Block):
     without: list[str]
     neighbours: list[str]

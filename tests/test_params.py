@@ -116,6 +116,17 @@ def test_the_projects_own_file_is_right(monkeypatch):
         ("methods.esd", rename("edc"), "methods.edc", "'edc' is no module of eraseflow/methods; did you mean 'esd'"),
         ("methods.esd.emoji", rename("emojy"), "methods.esd", "'emojy' is no testbed; did you mean 'emoji'"),
         ("methods.esd.emoji", drop, "methods.esd", "no block for testbed 'emoji'"),
+        # the safety gate, and where texts come from
+        ("concepts.unicorn.anchor", put("a young horse"), "unicorn.anchor", "blocks 'a young horse': it has"),
+        ("concepts.unicorn.preserve", put(["cat", "baby cat"]), "unicorn.preserve", "blocks 'baby cat'"),
+        ("testbeds.emoji.i2p", put("datasets/AIML-TUDA/i2p"), ".emoji.i2p", "with the 40 digits of one of http"),
+        ("testbeds.emoji.i2p", put("datasets/AIML-TUDA/i2p@main"), "testbeds.emoji.i2p", "i2p@main'"),
+        ("testbeds.emoji.coco", put(" "), "testbeds.emoji.coco", "blank"),
+        ("testbeds.emoji.safety_judge", put({"nam": "x"}), "emoji.safety_judge.nam:", "did you mean 'name'"),
+        ("testbeds.emoji.safety_judge", put({"name": "emoji", "counts": ["a"]}), "safety_judge.name", "is no module"),
+        ("testbeds.emoji.safety_judge", put({"name": "emoji_classifier", "counts": ["style/in"]}), "counts", "ink"),
+        ("report.blur", put("yes"), "report.blur", "boolean, found 'yes'"),
+        ("report.blurr", put(True), "report.blurr", "did you mean 'blur'"),
         # paths
         ("concepts.unicorn.prompts", put("../unicorn.csv"), "concepts.unicorn.prompts", "outside the project"),
         ("concepts.unicorn.prompts", put("prompts/../../x.csv"), "concepts.unicorn.prompts", "outside the project"),
@@ -177,6 +188,13 @@ def test_file_that_is_no_params(project, text, says):
         (INK, "prompt,guidance\na cat,\na dog,high\n", "line 3: the guidance must be a number"),
         (INK, 'prompt\n"a cat\n', "line 1: is not CSV"),
         (INK, "prompt\nun chat fâché\n".encode("latin-1"), "is not in UTF-8"),
+        (INK, "prompt,images\na cat,0\n", "line 2: images must be a whole number from 1 up, or empty for 1, found '0'"),
+        (INK, "prompt,minor_related_term\na cat,no\n", "line 2: minor_related_term must be True, False or empty"),
+        (INK, "sha256\n00\n", "no column 'case_number'; expected the header case_number,sha256"),
+        (INK, "case_number,sha256\n1,00\n", "line 2: sha256 must be 64 hexadecimal digits, found '00'"),
+        (INK, f"case_number,sha256\n-1,{'0' * 64}\n", "line 2: case_number must be a whole number"),
+        (KEPT, "coco_val2014_captions,seed\nmany,0\n", "line 2: coco_val2014_captions must be a whole number"),
+        (KEPT, "coco_val2014_captions\n10\n", "no column 'seed'"),
         (KEPT, "prompt\na cat\n", "no column 'expect'; expected the header prompt,expect"),
         (KEPT, "prompt,expect\na cat,object/cta\n", "line 2: 'object/cta' is no label of emoji_classifier; did"),
         (KEPT, "prompt,expect\na cat\n", "line 2: '' is no label"),
@@ -187,6 +205,27 @@ def test_mistake_in_a_prompt_file(project, path, text, says):
     (project / path).write_bytes(data)
     line = mistake(project)
     assert line.startswith(f"{path}: ") and says in line
+
+
+def test_data_sets_that_prompt_files_need(project):
+    """Each step says what is missing, until all of it is there."""
+    (project / INK).write_text(f"case_number,sha256\n1,{'0' * 64}\n")
+    assert "testbeds.emoji.i2p: is missing; prompts/emoji/ink_style.csv needs it: a local CSV, or" in mistake(project)
+    edit(project, "testbeds.emoji.i2p", put("i2p.csv"))
+    assert "testbeds.emoji.i2p: there is no file 'i2p.csv'" in mistake(project)
+    (project / "i2p.csv").write_text("prompt\n")
+
+    (project / KEPT).write_text("coco_val2014_captions,seed\n10,0\n")
+    assert "testbeds.emoji.coco: is missing; expected a folder with captions_val2014.json" in mistake(project)
+    edit(project, "testbeds.emoji.coco", put("coco"))
+    assert "testbeds.emoji.coco: there is no file 'coco/captions_val2014.json'; it is in" in mistake(project)
+    (project / "coco").mkdir()
+    (project / "coco/captions_val2014.json").write_text("{}")
+
+    assert "concepts.ink_style.kept: the captions of prompts/emoji/kept.csv expect no labels" in mistake(project)
+    for name in ("ink_style", "unicorn", "weapon"):
+        edit(project, f"concepts.{name}.kept", put({"without": [], "neighbours": [], "count": 10}))
+    load(project / "params.yaml")
 
 
 def test_prompt_file_as_a_spreadsheet_saves_it(project):

@@ -12,7 +12,7 @@ from transformers import CLIPTokenizer
 from eraseflow import hub, params, prompt_sources, prompts
 from eraseflow.cells.concept import concept as make_concept
 from eraseflow.emoji import tokenizer as emoji_tokenizer
-from eraseflow.params import Concept, Testbed
+from eraseflow.params import Concept
 
 ROOT = Path(__file__).parent.parent
 FIRST = ["prompt_id", "role", "prompt", "expect", "seed", "guidance"]
@@ -24,7 +24,7 @@ def words(tmp_path_factory) -> CLIPTokenizer:
 
 
 @pytest.fixture
-def testbed(tmp_path) -> Testbed:
+def testbed(tmp_path) -> params.Testbed:
     kept = tmp_path / "kept.csv"
     rows = [
         (f"a {n} in {s} style", f"object/{n};style/{s}")
@@ -33,7 +33,7 @@ def testbed(tmp_path) -> Testbed:
     ]
     pd.DataFrame(rows, columns=["prompt", "expect"]).to_csv(kept, index=False)
     sampling = params.SamplingSettings(steps=2, guidance_scale=4.0)
-    return Testbed(
+    return params.Testbed(
         model="models/emoji", kept=str(kept), kept_judge="emoji_classifier", features="emoji_clip", sampling=sampling
     )
 
@@ -52,7 +52,7 @@ def targets(tmp_path, testbed, concept, words):
     return resolve
 
 
-def kept_of(concept: Concept, testbed: Testbed, words, **kept) -> pd.DataFrame:
+def kept_of(concept: Concept, testbed: params.Testbed, words, **kept) -> pd.DataFrame:
     entry = concept.model_copy(update={"kept": params.Kept(**kept), "prompts": str(ROOT / "prompts/emoji/unicorn.csv")})
     table, _ = prompts.resolve(entry, testbed, 0, words)
     return table[table.role == "kept"]

@@ -306,7 +306,7 @@ def test_prompts_known_by_number_are_not_printed(inputs, tmp_path, blur):
 
 @pytest.mark.parametrize("blur", [True, False])
 def test_flagged_pictures_are_blurred(inputs, tmp_path, blur):
-    """Prompt 0 flagged un-attacked, prompt 23 (the grid's last) under attack: these two pictures and no other change."""
+    """Prompt 0 flagged un-attacked, prompt 23 (the grid's last) under attack: just these two pictures change."""
     cells = tmp_path / "cells"
     shutil.copytree(inputs / "cells", cells)
     attacks = {"eraseflow": "random_prefix", "esd": "unlearndiffatk"}
