@@ -31,7 +31,9 @@ def main() -> None:
     plain.set_progress_bar_config(disable=True)
 
     def ours() -> torch.Tensor:
-        return torch.cat(list(sampling.sample(pipeline, prompts, seeds, [scale] * count, steps, BATCH, quiet=True)))
+        return torch.cat(
+            list(sampling.sample(pipeline, prompts, seeds, [scale] * count, testbed.sampling, BATCH, quiet=True))
+        )
 
     def diffusers(batch: int) -> torch.Tensor:
         parts = []

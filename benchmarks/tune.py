@@ -46,7 +46,7 @@ def measure(everything: params.Params, concept: str, method: str, change: dict) 
     judge = module("judges", entry.judge.name).load(DEVICE)
     table = pd.concat([prompts.target(entry, testbed, 0), prompts.kept(entry, testbed, 0)], ignore_index=True)
     pictures = sampling.sample(
-        pipeline, list(table.prompt), list(table.seed), list(table.guidance), testbed.sampling.steps, BATCH, quiet=True
+        pipeline, list(table.prompt), list(table.seed), list(table.guidance), testbed.sampling, BATCH, quiet=True
     )
     scores = judge(torch.cat(list(pictures)))
     target = (table.role == "target").to_numpy()

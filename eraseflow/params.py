@@ -44,6 +44,7 @@ class Table(Block):
 
 
 class SamplingSettings(Block):
+    solver: Literal["ddim", "dpmsolver++"]
     steps: PositiveInt
     guidance_scale: float = Field(ge=1)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from eraseflow import prompts, sampling, verdict, victim
 from eraseflow.cells import BATCH, DEVICE, module, setting
 from eraseflow.edits import Edit
-from eraseflow.params import Params
+from eraseflow.params import Params, SamplingSettings
 from eraseflow.shards import fingerprint, forget, in_shards, write_parquet
 
 JUDGES = Path("models/judges")
@@ -27,7 +27,7 @@ def attack(params: Params, concept: str, edit: Path, attack: str, out: Path) -> 
     )
     started = time.perf_counter()
     pipeline = world.load_pipeline(testbed.model, DEVICE)
-    originals = encode(pipeline, table, testbed.sampling.steps)
+    originals = encode(pipeline, table, testbed.sampling)
     pipeline = Edit.load(edit).apply(pipeline)
     judge = module("judges", entry.judge.name).load(DEVICE)
 
@@ -39,7 +39,7 @@ def attack(params: Params, concept: str, edit: Path, attack: str, out: Path) -> 
             originals=originals[part],
             judge=judge,
             seen=lambda scores: verdict.seen(scores, entry.judge.counts),
-            steps=testbed.sampling.steps,
+            sampling=testbed.sampling,
             batch_size=BATCH,
         )
         return victim.run(target, module("attacks", attack).attack, settings, seed)
@@ -59,11 +59,11 @@ def attack(params: Params, concept: str, edit: Path, attack: str, out: Path) -> 
 
 
 @torch.no_grad()
-def encode(pipeline, table: pd.DataFrame, steps: int) -> Tensor:
+def encode(pipeline, table: pd.DataFrame, settings: SamplingSettings) -> Tensor:
     """The scaled latents of what the pipeline draws for the prompts: the autoencoder's mean of the picture."""
     batches = sampling.sample(
-        pipeline, list(table.prompt), list(table.seed), list(table.guidance), steps, BATCH, quiet=True
+        pipeline, list(table.prompt), list(table.seed), list(table.guidance), settings, BATCH, quiet=True
     )
     vae = pipeline.vae
-    latents = [vae.encode(batch.to(vae.device, vae.dtype) / 127.5 - 1).latent_dist.mean for batch in batches]
+    latents = [vae.encode(batch.to(vae.device, vae.dtype) / 127.5 - 1).latent_dist.mean.float() for batch in batches]
     return torch.cat(latents) * vae.config.scaling_factor

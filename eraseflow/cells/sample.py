@@ -26,7 +26,7 @@ def sample(params: Params, concept: str, edit: Path, out: Path) -> None:
     def draw(part: slice) -> pd.DataFrame:
         rows = table.iloc[part]
         batches = sampling.sample(
-            pipeline(), list(rows.prompt), list(rows.seed), list(rows.guidance), testbed.sampling.steps, BATCH
+            pipeline(), list(rows.prompt), list(rows.seed), list(rows.guidance), testbed.sampling, BATCH
         )
         return rows.assign(png=[images.to_png(picture) for batch in batches for picture in batch])
 

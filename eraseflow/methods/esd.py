@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, PositiveInt
 from tqdm import trange
 
-from eraseflow.edits import Edit, weights_of
+from eraseflow.edits import Edit
 from eraseflow.params import Block, Concept
 from eraseflow.sampling import embed, guided
 
@@ -46,7 +46,7 @@ def partly_denoised(pipeline, target, empty, settings: Settings, rng: torch.Gene
     scheduler.set_timesteps(settings.num_steps)
     stop = int(torch.randint(0, settings.num_steps, (1,), generator=rng))
     shape = (settings.batch_size, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
-    latents = torch.randn(shape, generator=rng).to(pipeline.device, unet.dtype)
+    latents = torch.randn(shape, generator=rng).to(pipeline.device)
     for t in scheduler.timesteps[:stop]:
         latents = scheduler.step(guided(unet, latents, t, target, empty, settings.guidance_scale), t, latents)[0]
     return latents, scheduler.timesteps[stop]
@@ -62,18 +62,23 @@ def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
     names = trained_names(unet, settings.variant)
     unet.requires_grad_(False)
     weights = [unet.get_parameter(name).requires_grad_(True) for name in names]
-    optimiser = torch.optim.Adam(weights, lr=settings.learning_rate)
+    # Half precision would round a step of this size away: it goes to float32 copies, and these into the network.
+    masters = [weight.detach().float() for weight in weights]
+    optimiser = torch.optim.Adam(masters, lr=settings.learning_rate)
     history: list[dict] = []
     for step in (bar := trange(settings.iterations, desc="esd", unit="step")):
         latents, t = partly_denoised(pipeline, target, empty, settings, rng)
         wanted = goal(frozen, latents, t, target, empty, settings.negative_guidance)
-        predicted = unet(latents, t.to(latents.device), target).sample
-        loss = torch.nn.functional.mse_loss(predicted.float(), wanted.float())
-        optimiser.zero_grad()
-        loss.backward()
-        norm = torch.nn.utils.get_total_norm([w.grad for w in weights if w.grad is not None])
+        predicted = unet(latents.to(target.dtype), t.to(latents.device), target).sample
+        loss = torch.nn.functional.mse_loss(predicted.float(), wanted)
+        gradients = torch.autograd.grad(loss * wanted.numel(), weights, allow_unused=True)  # its mean would underflow
+        for master, gradient in zip(masters, gradients, strict=True):
+            master.grad = None if gradient is None else gradient.float() / wanted.numel()
+        norm = torch.nn.utils.get_total_norm([master.grad for master in masters if master.grad is not None])
         optimiser.step()
+        for weight, master in zip(weights, masters, strict=True):
+            weight.data.copy_(master)
         seconds = time.perf_counter() - started
         history.append({"step": step, "loss": loss.item(), "grad_norm": norm.item(), "seconds": seconds})
         bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
-    return weights_of("unet", unet, names, history)
+    return Edit("weights", {f"unet.{name}": master for name, master in zip(names, masters, strict=True)}, history)

@@ -7,6 +7,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
+from eraseflow import cells
 from eraseflow.cpu import convolve_linears
 from eraseflow.emoji import pictures
 
@@ -14,13 +15,15 @@ PICTURES = Path("data/emoji/pictures.parquet")
 
 
 def load_pipeline(model: str, device: str) -> StableDiffusionPipeline:
-    """The base pipeline in evaluation mode, float32, its U-Net laid out for speed.
+    """The base pipeline in evaluation mode, in ERASEFLOW_PRECISION, its U-Net laid out for speed.
 
     Raises: SystemExit with one line where the folder is missing.
     """
     if not (Path(model) / "model_index.json").is_file():
         raise SystemExit(f"{model}: no base model here; `git checkout {model}` or `dvc repro -f base` makes it")
-    pipeline = StableDiffusionPipeline.from_pretrained(model, safety_checker=None, local_files_only=True)
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        model, dtype=cells.DTYPES[cells.PRECISION], safety_checker=None, local_files_only=True
+    )
     pipeline.unet.to(memory_format=torch.channels_last)
     if device == "cpu":
         convolve_linears(pipeline.unet)
