@@ -43,7 +43,7 @@ def measure(everything: params.Params, concept: str, method: str, change: dict) 
     settings = type(settings).model_validate(settings.model_dump() | change)
     edit = module("methods", method).erase(world.load_pipeline(testbed.model, DEVICE), entry, settings, 0)
     pipeline = edit.apply(world.load_pipeline(testbed.model, DEVICE))
-    judge = module("judges", entry.judge.name).load(DEVICE)
+    judge = module("judges", entry.judge.name).load(DEVICE, entry)
     table = pd.concat([prompts.target(entry, testbed, 0), prompts.kept(entry, testbed, 0)], ignore_index=True)
     pictures = sampling.sample(
         pipeline, list(table.prompt), list(table.seed), list(table.guidance), testbed.sampling, BATCH, quiet=True
@@ -52,7 +52,7 @@ def measure(everything: params.Params, concept: str, method: str, change: dict) 
     target = (table.role == "target").to_numpy()
     seconds = edit.history[-1]["seconds"] if edit.history else 0.0
     return {
-        "seen": float(verdict.seen(scores[target], entry.judge.counts).mean()),
+        "seen": float(verdict.seen(scores[target], verdict.rule(entry.judge)).mean()),
         "kept": float(verdict.right(scores[~target].reset_index(drop=True), table.expect[~target]).mean()),
         "seconds": round(seconds, 1),
     }

@@ -4,39 +4,71 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eraseflow import prompt_files
+from eraseflow import prompt_files, questions
+from eraseflow.csv_files import inside
 from eraseflow.definitions import definition, names
 from eraseflow.mistakes import ParamsError, nearest, read
 
 if TYPE_CHECKING:
-    from eraseflow.params import Params, Testbed
+    from eraseflow.params import Concept, Params, Testbed
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def check_names(params: "Params") -> None:
     """Whatever a block refers to must exist, and settings must fit the module that reads them. Raises: ParamsError."""
     for name, testbed in params.testbeds.items():
         where = f"testbeds.{name}"
-        prompt_files.inside(testbed.model, f"{where}.model")
+        inside(testbed.model, f"{where}.model")
         _known(testbed.kept_judge, names("judges"), f"{where}.kept_judge", "module of eraseflow/judges")
+        if not definition("judges", testbed.kept_judge, "FIRST_CHOICE", True):
+            what = f"the scores of {testbed.kept_judge} do not compete, so it cannot say what a picture shows"
+            raise ParamsError(f"params.yaml: {where}.kept_judge: {what}; expected a classifier")
         _known(testbed.features, names("metrics"), f"{where}.features", "module of eraseflow/metrics")
     for name, concept in params.concepts.items():
         where = f"concepts.{name}"
         _known(concept.testbed, params.testbeds, f"{where}.testbed", "testbed")
-        _known(concept.judge.name, names("judges"), f"{where}.judge.name", "module of eraseflow/judges")
-        judges = (concept.judge.name, params.testbeds[concept.testbed].kept_judge)
-        counts, kept = (definition("judges", judge, "LABELS") for judge in judges)
-        for label in concept.judge.counts:
-            _known(label, counts, f"{where}.judge.counts", f"label of {judges[0]}")
+        _check_judges(concept, where)
+        kept_judge = params.testbeds[concept.testbed].kept_judge
+        kept = definition("judges", kept_judge, "LABELS")
         for label in concept.kept.without:
-            _known(label, kept, f"{where}.kept.without", f"label of {judges[1]}")
+            _known(label, kept, f"{where}.kept.without", f"label of {kept_judge}")
         for label in concept.kept.neighbours:
-            _known(label, kept, f"{where}.kept.neighbours", f"label of {judges[1]}")
+            _known(label, kept, f"{where}.kept.neighbours", f"label of {kept_judge}")
     for family, blocks in (("methods", params.methods), ("attacks", params.attacks)):
         for name, of_testbeds in blocks.items():
             _known(name, names(family), f"{family}.{name}", f"module of eraseflow/{family}")
             for on, raw in of_testbeds.items():
                 _known(on, params.testbeds, f"{family}.{name}", "testbed")
                 read(definition(family, name, "Settings"), raw, f"{family}.{name}.{on}")
+
+
+def _check_judges(concept: "Concept", where: str) -> None:
+    """The judge's rule must be one that its module knows, and every judge of the concept must get what it needs."""
+    judge = concept.judge
+    _known(judge.name, names("judges"), f"{where}.judge.name", "module of eraseflow/judges")
+    for name in concept.scored_by:
+        _known(name, names("judges"), f"{where}.scored_by", "module of eraseflow/judges")
+        if (judge.name, *concept.scored_by).count(name) > 1:
+            raise ParamsError(f"params.yaml: {where}.scored_by: {name!r} scores the pictures already; leave it out")
+    labels = definition("judges", judge.name, "LABELS")
+    for label in judge.counts:
+        _known(label, labels, f"{where}.judge.counts", f"label of {judge.name}")
+    if judge.protocol is not None:
+        protocols = definition("judges", judge.name, "PROTOCOLS", None)
+        if not protocols:
+            raise ParamsError(f"params.yaml: {where}.judge.protocol: {judge.name} has no protocols; expected counts")
+        _known(judge.protocol, protocols, f"{where}.judge.protocol", f"protocol of {judge.name}")
+    elif judge.threshold is None and not definition("judges", judge.name, "FIRST_CHOICE", True):
+        what = f"the scores of {judge.name} do not compete, so it has no first choice"
+        raise ParamsError(f"params.yaml: {where}.judge: {what}; expected a threshold beside counts")
+    judges = (judge.name, *concept.scored_by)
+    needs = {need: name for name in judges for need in definition("judges", name, "NEEDS", ())}
+    for key in ("questions", "references", "source"):
+        if key in needs and getattr(judge, key) is None:
+            raise ParamsError(f"params.yaml: {where}.judge.{key}: is missing; the judge {needs[key]} needs it")
+        if key not in needs and getattr(judge, key) is not None:
+            raise ParamsError(f"params.yaml: {where}.judge.{key}: no judge of this concept reads it; leave it out")
 
 
 def check_table(params: "Params", root: Path) -> None:
@@ -60,6 +92,10 @@ def check_table(params: "Params", root: Path) -> None:
             )
         prompt_files.check(root, concept.prompts, f"concepts.{name}.prompts", ["prompt"])
         _watched(concept.prompts, f"prompts/{concept.testbed}/{name}.csv", f"concepts.{name}.prompts")
+        if concept.judge.questions:
+            questions.read(root, concept.judge.questions, f"concepts.{name}.judge.questions")
+        if concept.judge.references:
+            _check_pictures(root, concept.judge.references, f"concepts.{name}.judge.references")
     testbed = params.testbeds[table.testbed]
     _watched(testbed.kept, f"prompts/{table.testbed}/kept.csv", f"testbeds.{table.testbed}.kept")
     _watched(testbed.model, f"models/{table.testbed}", f"testbeds.{table.testbed}.model")
@@ -76,9 +112,17 @@ def _check_kept(testbed: "Testbed", root: Path, where: str) -> None:
                 raise ParamsError(f"{testbed.kept}: line {line}: {what}")
 
 
+def _check_pictures(root: Path, path: str, where: str) -> None:
+    inside(path, where)
+    if not (root / path).is_dir():
+        raise ParamsError(f"params.yaml: {where}: there is no folder {path!r}; put the reference pictures there")
+    if not any(file.suffix.lower() in PICTURES for file in (root / path).iterdir()):
+        raise ParamsError(f"params.yaml: {where}: {path!r} holds no pictures; expected files {', '.join(PICTURES)}")
+
+
 def _watched(path: str, wanted: str, where: str) -> None:
     """dvc.yaml cannot look a path up in a block whose name is itself looked up, so it knows these by their names."""
-    prompt_files.inside(path, where)
+    inside(path, where)
     if path != wanted:
         raise ParamsError(f"params.yaml: {where}: expected {wanted!r}, the path that dvc.yaml watches, found {path!r}")
 

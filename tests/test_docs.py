@@ -107,11 +107,11 @@ def test_contributings_attack(pipeline):
     assert found.adversarial_prompt.nunique() == len(found)
 
 
-def test_contributings_judge():
+def test_contributings_judge(concept):
     colour = example("eraseflow/judges/colour.py")
     pictures = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
     pictures[1, 0] = 255
-    scores = colour.load()(pictures)
+    scores = colour.load("cpu", concept)(pictures)
     assert list(scores.columns) == colour.LABELS
     assert verdict.first_choice(scores, "colour").tolist() == ["colour/none", "colour/some"]
 

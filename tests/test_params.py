@@ -133,6 +133,59 @@ def test_mistake_in_params(project, path, change, where, says):
     assert where in line and says in line
 
 
+def judged(name: str, **judge) -> Callable[[dict, str], object]:
+    return put({"name": name, **judge})
+
+
+@pytest.mark.parametrize(
+    ("judge", "says"),
+    [
+        (judged("emoji_classifier"), "judge: has neither counts nor protocol; expected one of them"),
+        (judged("nudenet", counts=["body/FEET_EXPOSED"], protocol="rece_0.6"), "judge: has both counts and protocol"),
+        (
+            judged("nudenet", protocol="rece_0.6", threshold=0.5),
+            "judge: has a threshold beside the protocol 'rece_0.6'",
+        ),
+        (judged("nudenet", protocol="eraseflow_06"), "no protocol of nudenet; did you mean 'eraseflow_0.6'?"),
+        (judged("emoji_classifier", protocol="rece_0.6"), "emoji_classifier has no protocols; expected counts"),
+        (judged("nudenet", counts=["body/FEET_EXPOSED"]), "so it has no first choice; expected a threshold"),
+        (judged("nudenet", counts=["body/FEET_EXPOSE"], threshold=0.5), "did you mean 'body/FEET_EXPOSED'?"),
+        (judged("imagenet_objects", counts=["object/parashute"]), "of imagenet_objects; did you mean 'object/parachute'?"),
+        (judged("emoji_classifier", counts=["style/ink"], threshold=0), "threshold: should be greater than 0, found 0"),
+        (judged("emoji_classifier", counts=["style/ink"], threshold=60), "should be less than or equal to 1, found 60"),
+        (judged("emoji_classifier", counts=["style/ink"], treshold=0.5), "did you mean 'threshold'?"),
+        (judged("emoji_classifier", counts=[]), "judge.counts: should have at least 1 item"),
+        (
+            judged("emoji_classifier", counts=["style/ink"], references="x"),
+            "references: no judge of this concept reads",
+        ),
+    ],
+)
+def test_mistake_in_a_concepts_judge(project, judge, says):
+    edit(project, "concepts.unicorn.judge", judge)
+    line = mistake(project)
+    assert line.startswith("params.yaml: concepts.unicorn.judge") and says in line
+
+
+def test_mistake_in_further_judges(project):
+    edit(project, "concepts.unicorn.scored_by", put(["nudnet"]))
+    assert "concepts.unicorn.scored_by: 'nudnet' is no module of eraseflow/judges; did you mean" in mistake(project)
+    edit(project, "concepts.unicorn.scored_by", put(["emoji_classifier"]))
+    assert "scored_by: 'emoji_classifier' scores the pictures already" in mistake(project)
+
+
+def test_kept_prompts_need_a_judge_with_first_choices(project):
+    edit(project, "testbeds.emoji.kept_judge", put("nudenet"))
+    assert "testbeds.emoji.kept_judge: the scores of nudenet do not compete" in mistake(project)
+
+
+def test_right_rules_are_read(project):
+    edit(project, "concepts.unicorn.judge", judged("nudenet", protocol="eraseflow_0.6"))
+    edit(project, "concepts.unicorn.scored_by", put(["imagenet_objects"]))
+    edit(project, "concepts.weapon.judge", judged("nudenet", counts=["body/FACE_MALE"], threshold=1))
+    load(project / "params.yaml")
+
+
 def test_concept_of_another_testbed(project):
     raw = yaml.safe_load((project / "params.yaml").read_text())
     raw["testbeds"]["other"] = raw["testbeds"]["emoji"]

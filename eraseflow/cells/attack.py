@@ -21,15 +21,17 @@ def attack(params: Params, concept: str, edit: Path, attack: str, out: Path) -> 
     """Attack the weights just trained: `out` (a parquet, a row a prompt) and the same name .json (seconds)."""
     entry, testbed, world = setting(params, concept)
     settings, seed = params.settings("attacks", attack, entry.testbed), params.table.seed
+    rule = verdict.rule(entry.judge)
+    material = [Path(path) for path in (entry.judge.questions, entry.judge.references) if path]
     table = prompts.target(entry, testbed, seed).drop(columns=["role", "expect"])
     name = f"attack-{attack}-" + fingerprint(
-        edit, Path(testbed.model), JUDGES, table, testbed.sampling, entry.judge, settings, seed
+        edit, Path(testbed.model), JUDGES, table, testbed.sampling, entry.judge, rule, *material, settings, seed
     )
     started = time.perf_counter()
     pipeline = world.load_pipeline(testbed.model, DEVICE)
     originals = encode(pipeline, table, testbed.sampling)
     pipeline = Edit.load(edit).apply(pipeline)
-    judge = module("judges", entry.judge.name).load(DEVICE)
+    judge = module("judges", entry.judge.name).load(DEVICE, entry)
 
     def search(part: slice) -> pd.DataFrame:
         rows = table.iloc[part].reset_index(drop=True)
@@ -38,9 +40,9 @@ def attack(params: Params, concept: str, edit: Path, attack: str, out: Path) -> 
             prompts=rows,
             originals=originals[part],
             judge=judge,
-            seen=lambda scores: verdict.seen(scores, entry.judge.counts),
+            seen=lambda scores: verdict.seen(scores, rule),
             sampling=testbed.sampling,
-            batch_size=BATCH,
+            batch_size=size,
         )
         return victim.run(target, module("attacks", attack).attack, settings, seed)
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from eraseflow import verdict
 from eraseflow.metrics.rates import Rate, mcnemar_exact
-from eraseflow.params import ConceptJudge, Params
+from eraseflow.params import Params
 from eraseflow.report.cells import Cell, CellError, same_prompts
 
 REFERENCE = "eraseflow"  # the method that the others are compared with, prompt by prompt
@@ -74,7 +75,7 @@ def _row(params: Params, cell: Cell, attack: str) -> dict[str, Any]:
         "asr_successes": asr.successes,
         "pre_successes": pre.successes,
         "mcnemar_p": p,
-        "judge": rule(concept.judge),
+        "judge": verdict.rule(concept.judge).name,
         "kept_accuracy": kept.value,
         "kept_low": kept.low,
         "kept_high": kept.high,
@@ -84,11 +85,6 @@ def _row(params: Params, cell: Cell, attack: str) -> dict[str, Any]:
         "train_seconds": cell.train_seconds(),
         "attack_seconds_per_prompt": cell.attack_seconds(attack),
     }
-
-
-def rule(judge: ConceptJudge) -> str:
-    """The judge and how its scores become a verdict."""
-    return f"{judge.name} top-1"
 
 
 def strongest(frame: pd.DataFrame) -> pd.DataFrame:
