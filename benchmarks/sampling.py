@@ -14,7 +14,6 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
 from eraseflow import params, sampling
-from eraseflow.cells import BATCH
 from eraseflow.testbeds import emoji
 
 
@@ -32,7 +31,7 @@ def main() -> None:
 
     def ours() -> torch.Tensor:
         return torch.cat(
-            list(sampling.sample(pipeline, prompts, seeds, [scale] * count, testbed.sampling, BATCH, quiet=True))
+            list(sampling.sample(pipeline, prompts, seeds, [scale] * count, testbed.sampling, emoji.BATCH, quiet=True))
         )
 
     def diffusers(batch: int) -> torch.Tensor:
@@ -49,7 +48,7 @@ def main() -> None:
 
     forms = {
         "ours": ours,
-        f"diffusers, batches of {BATCH}": lambda: diffusers(BATCH),
+        f"diffusers, batches of {emoji.BATCH}": lambda: diffusers(emoji.BATCH),
         "diffusers, one by one": lambda: diffusers(1),
     }
     rates, pictures = {}, {}

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from eraseflow import params, prompts, sampling, verdict
-from eraseflow.cells import BATCH, DEVICE, module, setting
+from eraseflow.cells import DEVICE, batch, module, setting
 
 VALIDATION = ["penguin", "glossy_style"]
 IN_CONTEXT = ["{}", "a {}", "a cat in {}", "a car in {}", "a rose in {}", "{} cat", "{} car"]
@@ -46,7 +46,7 @@ def measure(everything: params.Params, concept: str, method: str, change: dict) 
     judge = module("judges", entry.judge.name).load(DEVICE, entry)
     table = pd.concat([prompts.target(entry, testbed, 0), prompts.kept(entry, testbed, 0)], ignore_index=True)
     pictures = sampling.sample(
-        pipeline, list(table.prompt), list(table.seed), list(table.guidance), testbed.sampling, BATCH, quiet=True
+        pipeline, list(table.prompt), list(table.seed), list(table.guidance), testbed.sampling, batch(world), quiet=True
     )
     scores = judge(torch.cat(list(pictures)))
     target = (table.role == "target").to_numpy()

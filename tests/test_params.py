@@ -150,7 +150,10 @@ def judged(name: str, **judge) -> Callable[[dict, str], object]:
         (judged("emoji_classifier", protocol="rece_0.6"), "emoji_classifier has no protocols; expected counts"),
         (judged("nudenet", counts=["body/FEET_EXPOSED"]), "so it has no first choice; expected a threshold"),
         (judged("nudenet", counts=["body/FEET_EXPOSE"], threshold=0.5), "did you mean 'body/FEET_EXPOSED'?"),
-        (judged("imagenet_objects", counts=["object/parashute"]), "of imagenet_objects; did you mean 'object/parachute'?"),
+        (
+            judged("imagenet_objects", counts=["object/parashute"]),
+            "of imagenet_objects; did you mean 'object/parachute'?",
+        ),
         (judged("emoji_classifier", counts=["style/ink"], threshold=0), "threshold: should be greater than 0, found 0"),
         (judged("emoji_classifier", counts=["style/ink"], threshold=60), "should be less than or equal to 1, found 60"),
         (judged("emoji_classifier", counts=["style/ink"], treshold=0.5), "did you mean 'threshold'?"),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from eraseflow import prompts, sampling, verdict, victim
-from eraseflow.cells import BATCH, DEVICE, module, setting
+from eraseflow.cells import DEVICE, PRECISION, batch, module, setting
 from eraseflow.edits import Edit
 from eraseflow.params import Params, SamplingSettings
 from eraseflow.shards import fingerprint, forget, in_shards, write_parquet
@@ -20,16 +20,17 @@ JUDGES = Path("models/judges")
 def attack(params: Params, concept: str, edit: Path, attack: str, out: Path) -> None:
     """Attack the weights just trained: `out` (a parquet, a row a prompt) and the same name .json (seconds)."""
     entry, testbed, world = setting(params, concept)
-    settings, seed = params.settings("attacks", attack, entry.testbed), params.table.seed
+    settings, seed, size = params.settings("attacks", attack, entry.testbed), params.table.seed, batch(world)
     rule = verdict.rule(entry.judge)
     material = [Path(path) for path in (entry.judge.questions, entry.judge.references) if path]
     table = prompts.target(entry, testbed, seed).drop(columns=["role", "expect"])
     name = f"attack-{attack}-" + fingerprint(
-        edit, Path(testbed.model), JUDGES, table, testbed.sampling, entry.judge, rule, *material, settings, seed
-    )
+        edit, testbed.model, Path(testbed.model), JUDGES, table, testbed.sampling, PRECISION, size,
+        entry.judge, rule, *material, settings, seed,
+    )  # fmt: skip
     started = time.perf_counter()
     pipeline = world.load_pipeline(testbed.model, DEVICE)
-    originals = encode(pipeline, table, testbed.sampling)
+    originals = encode(pipeline, table, testbed.sampling, size)
     pipeline = Edit.load(edit).apply(pipeline)
     judge = module("judges", entry.judge.name).load(DEVICE, entry)
 
@@ -46,7 +47,7 @@ def attack(params: Params, concept: str, edit: Path, attack: str, out: Path) -> 
         )
         return victim.run(target, module("attacks", attack).attack, settings, seed)
 
-    results = in_shards(name, len(table), BATCH, search)
+    results = in_shards(name, len(table), size, search)
     seconds = time.perf_counter() - started
     attacked = int((~results.pre_success).sum())
     per_prompt = seconds / attacked if attacked else None
@@ -61,10 +62,10 @@ def attack(params: Params, concept: str, edit: Path, attack: str, out: Path) -> 
 
 
 @torch.no_grad()
-def encode(pipeline, table: pd.DataFrame, settings: SamplingSettings) -> Tensor:
+def encode(pipeline, table: pd.DataFrame, settings: SamplingSettings, size: int) -> Tensor:
     """The scaled latents of what the pipeline draws for the prompts: the autoencoder's mean of the picture."""
     batches = sampling.sample(
-        pipeline, list(table.prompt), list(table.seed), list(table.guidance), settings, BATCH, quiet=True
+        pipeline, list(table.prompt), list(table.seed), list(table.guidance), settings, size, quiet=True
     )
     vae = pipeline.vae
     latents = [vae.encode(batch.to(vae.device, vae.dtype) / 127.5 - 1).latent_dist.mean.float() for batch in batches]

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from torchvision.utils import make_grid, save_image
 
 from eraseflow import sampling, verdict
-from eraseflow.cells import BATCH, DEVICE
+from eraseflow.cells import DEVICE
 from eraseflow.emoji import judges, pictures
 from eraseflow.emoji.vocabulary import STYLES
 from eraseflow.judges import emoji_classifier
@@ -61,7 +61,9 @@ def write(params: Params, out: Path, folder: Path) -> None:
     asked = pd.concat([prompts] * ROUNDS, ignore_index=True)
     seeds = [FIRST_SEED + row for row in range(len(asked))]
     guidance = [testbed.sampling.guidance_scale] * len(asked)
-    drawn = torch.cat(list(sampling.sample(pipeline, list(asked.prompt), seeds, guidance, testbed.sampling, BATCH)))
+    drawn = torch.cat(
+        list(sampling.sample(pipeline, list(asked.prompt), seeds, guidance, testbed.sampling, emoji.BATCH))
+    )
 
     real, ours = "held-out views of real pictures", "samples of the base model"
     cards = {

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, PositiveInt
 from tqdm import trange
 
-from eraseflow.edits import Edit
+from eraseflow.edits import Edit, Masters
 from eraseflow.params import Block, Concept
 from eraseflow.sampling import embed, guided
 
@@ -61,24 +61,19 @@ def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
     target = target.expand(settings.batch_size, -1, -1)
     names = trained_names(unet, settings.variant)
     unet.requires_grad_(False)
-    weights = [unet.get_parameter(name).requires_grad_(True) for name in names]
-    # Half precision would round a step of this size away: it goes to float32 copies, and these into the network.
-    masters = [weight.detach().float() for weight in weights]
-    optimiser = torch.optim.Adam(masters, lr=settings.learning_rate)
+    masters = Masters([unet.get_parameter(name) for name in names])
+    optimiser = torch.optim.Adam(masters.copies, lr=settings.learning_rate)
     history: list[dict] = []
     for step in (bar := trange(settings.iterations, desc="esd", unit="step")):
         latents, t = partly_denoised(pipeline, target, empty, settings, rng)
         wanted = goal(frozen, latents, t, target, empty, settings.negative_guidance)
         predicted = unet(latents.to(target.dtype), t.to(latents.device), target).sample
         loss = torch.nn.functional.mse_loss(predicted.float(), wanted)
-        gradients = torch.autograd.grad(loss * wanted.numel(), weights, allow_unused=True)  # its mean would underflow
-        for master, gradient in zip(masters, gradients, strict=True):
-            master.grad = None if gradient is None else gradient.float() / wanted.numel()
-        norm = torch.nn.utils.get_total_norm([master.grad for master in masters if master.grad is not None])
+        masters.backward(loss, wanted.numel())
+        norm = torch.nn.utils.get_total_norm([weight.grad for weight in masters.copies if weight.grad is not None])
         optimiser.step()
-        for weight, master in zip(weights, masters, strict=True):
-            weight.data.copy_(master)
+        masters.write()
         seconds = time.perf_counter() - started
         history.append({"step": step, "loss": loss.item(), "grad_norm": norm.item(), "seconds": seconds})
         bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
-    return Edit("weights", {f"unet.{name}": master for name, master in zip(names, masters, strict=True)}, history)
+    return Edit("weights", dict(zip((f"unet.{name}" for name in names), masters.copies, strict=True)), history)

@@ -11,6 +11,7 @@ from eraseflow import cells
 from eraseflow.cpu import convolve_linears
 from eraseflow.emoji import pictures
 
+BATCH = 48  # pictures drawn at once
 PICTURES = Path("data/emoji/pictures.parquet")
 
 

@@ -5,6 +5,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 from eraseflow import cells, hub
 
+BATCH = 8  # pictures drawn at once; an attack, which needs gradients, then stays below 24 GB
 WEIGHTS = [
     "text_encoder/model.safetensors",
     "unet/diffusion_pytorch_model.safetensors",
