@@ -54,6 +54,8 @@ class Testbed(Block):
     kept: Text
     kept_judge: Name
     features: Name
+    clip: list[Name] = Field(min_length=1)
+    coco: Text | None = None
     sampling: SamplingSettings
 
 

@@ -24,7 +24,9 @@ def check_names(params: "Params") -> None:
         if not definition("judges", testbed.kept_judge, "FIRST_CHOICE", True):
             what = f"the scores of {testbed.kept_judge} do not compete, so it cannot say what a picture shows"
             raise ParamsError(f"params.yaml: {where}.kept_judge: {what}; expected a classifier")
-        _known(testbed.features, names("metrics"), f"{where}.features", "module of eraseflow/metrics")
+        for key, networks in (("features", [testbed.features]), ("clip", testbed.clip)):
+            for network in networks:
+                _known(network, names("metrics"), f"{where}.{key}", "module of eraseflow/metrics")
     for name, concept in params.concepts.items():
         where = f"concepts.{name}"
         _known(concept.testbed, params.testbeds, f"{where}.testbed", "testbed")

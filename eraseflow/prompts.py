@@ -37,12 +37,17 @@ def target(concept: Concept, testbed: Testbed, seed: int) -> pd.DataFrame:
     return _complete(_read(concept.prompts), "target", testbed, seed)
 
 
+def every_kept(testbed: Testbed) -> pd.DataFrame:
+    """The testbed's kept prompts, from which every concept takes its own: prompt and expect, in the file's order."""
+    return _read(testbed.kept)
+
+
 def kept(concept: Concept, testbed: Testbed, seed: int) -> pd.DataFrame:
     """The prompts that must be kept: all neighbours, and others drawn by a fixed seed, `count` in all.
 
     Columns as of `target`. Raises: SystemExit where the concept leaves nothing to keep.
     """
-    rows = _read(testbed.kept)
+    rows = every_kept(testbed)
     expected = rows.expect.str.split(";")
     rows = rows[[not set(labels) & set(concept.kept.without) for labels in expected]]
     near = rows.expect.str.split(";").map(lambda labels: bool(set(labels) & set(concept.kept.neighbours)))

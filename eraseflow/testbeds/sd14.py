@@ -1,9 +1,20 @@
-"""The paper's testbed: Stable Diffusion 1.4 from the Hub, or any local folder with such a pipeline."""
+"""The paper's testbed: Stable Diffusion 1.4 from the Hub, or any local folder with such a pipeline.
 
+Its kept prompts are captions of COCO val2014, its real pictures those of the captions: all of them are compared with,
+whichever captions a concept keeps, as the usual FID does.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
+from PIL import Image
+from torch import Tensor
 
-from eraseflow import cells, hub
+from eraseflow import cells, hub, prompts
+from eraseflow.params import Testbed
 
 BATCH = 8  # pictures drawn at once; an attack, which needs gradients, then stays below 24 GB
 WEIGHTS = [
@@ -40,3 +51,45 @@ def load_pipeline(model: str, device: str) -> StableDiffusionPipeline:
     pipeline.vae.enable_slicing()  # at 512 pixels a whole batch of decoded pictures takes more memory than the U-Net
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
+
+
+def ready(testbed: Testbed, device: str) -> None:
+    """Fetch the model and look for COCO and a GPU. Raises: SystemExit with one line that says what to do."""
+    hub.snapshot(testbed.model, FILES)
+    coco(testbed)
+    if (not device or device.startswith("cuda")) and not torch.cuda.is_available():
+        raise SystemExit(
+            "sd14: no GPU is found here; run where there is one, or with ERASEFLOW_DEVICE=cpu, which takes weeks"
+        )
+
+
+def coco(testbed: Testbed) -> Path:
+    """COCO's folder. Raises: SystemExit with one line where val2014/ or its captions are missing."""
+    folder = Path(testbed.coco or "")
+    for name in ("val2014", "captions_val2014.json"):
+        if not testbed.coco or not (folder / name).exists():
+            raise SystemExit(
+                f"{testbed.coco}: has no {name}; testbeds.sd14.coco must be a folder with val2014/ and "
+                "captions_val2014.json, from val2014.zip and annotations_trainval2014.zip of cocodataset.org"
+            )
+    return folder
+
+
+def real_names(testbed: Testbed) -> list[str]:
+    """The files in val2014/ whose captions are the kept prompts."""
+    return list(prompts.every_kept(testbed).expect)
+
+
+def real_pictures(testbed: Testbed, names: list[str]) -> list[Tensor]:
+    """COCO's own pictures (3, h, w) uint8, each of its own size. Raises: SystemExit where one is missing."""
+    folder = coco(testbed) / "val2014"
+    for name in names:
+        if not (folder / name).is_file():
+            raise SystemExit(f"{folder}: has no {name}, the picture of a kept prompt; unpack all of val2014.zip")
+    pictures = [np.asarray(Image.open(folder / name).convert("RGB")) for name in names]
+    return [torch.from_numpy(picture.copy()).permute(2, 0, 1) for picture in pictures]
+
+
+def compared(names: list[str], expect: pd.Series) -> list[int]:
+    """All of them."""
+    return list(range(len(names)))

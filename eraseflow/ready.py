@@ -1,0 +1,22 @@
+"""What a table needs beside the repository: fetched, or missed in one line, before any stage has begun."""
+
+import os
+
+from eraseflow.definitions import definition
+from eraseflow.params import Params
+
+
+def ready(params: Params) -> None:
+    """Ask the table's testbed and networks for what they need, without importing those that need nothing.
+
+    Raises: SystemExit with one line that says what to do.
+    """
+    table = params.table
+    testbed = params.testbeds[table.testbed]
+    definition("testbeds", table.testbed, "ready")(testbed, os.environ.get("ERASEFLOW_DEVICE", ""))
+    concepts = [params.concepts[name] for name in table.concepts]
+    judges = [name for concept in concepts for name in (concept.judge.name, *concept.scored_by)]
+    for family, names in (("metrics", [testbed.features, *testbed.clip]), ("judges", [testbed.kept_judge, *judges])):
+        for name in dict.fromkeys(names):
+            if fetch := definition(family, name, "ready", None):
+                fetch()
