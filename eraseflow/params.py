@@ -52,7 +52,7 @@ class SamplingSettings(Block):
 class Testbed(Block):
     model: Text
     kept: Text
-    kept_judge: Name
+    kept_judge: Name | None = None
     features: Name
     clip: list[Name] = Field(min_length=1)
     coco: Text | None = None

@@ -19,11 +19,12 @@ def check_names(params: "Params") -> None:
     """Whatever a block refers to must exist, and settings must fit the module that reads them. Raises: ParamsError."""
     for name, testbed in params.testbeds.items():
         where = f"testbeds.{name}"
-        inside(testbed.model, f"{where}.model")
-        _known(testbed.kept_judge, names("judges"), f"{where}.kept_judge", "module of eraseflow/judges")
-        if not definition("judges", testbed.kept_judge, "FIRST_CHOICE", True):
-            what = f"the scores of {testbed.kept_judge} do not compete, so it cannot say what a picture shows"
-            raise ParamsError(f"params.yaml: {where}.kept_judge: {what}; expected a classifier")
+        _check_model(testbed.model, f"{where}.model")
+        if testbed.kept_judge:
+            _known(testbed.kept_judge, names("judges"), f"{where}.kept_judge", "module of eraseflow/judges")
+            if not definition("judges", testbed.kept_judge, "FIRST_CHOICE", True):
+                what = f"the scores of {testbed.kept_judge} do not compete, so it cannot say what a picture shows"
+                raise ParamsError(f"params.yaml: {where}.kept_judge: {what}; expected a classifier")
         for key, networks in (("features", [testbed.features]), ("clip", testbed.clip)):
             for network in networks:
                 _known(network, names("metrics"), f"{where}.{key}", "module of eraseflow/metrics")
@@ -32,11 +33,11 @@ def check_names(params: "Params") -> None:
         _known(concept.testbed, params.testbeds, f"{where}.testbed", "testbed")
         _check_judges(concept, where)
         kept_judge = params.testbeds[concept.testbed].kept_judge
-        kept = definition("judges", kept_judge, "LABELS")
+        kept = definition("judges", kept_judge, "LABELS") if kept_judge else []
         for label in concept.kept.without:
-            _known(label, kept, f"{where}.kept.without", f"label of {kept_judge}")
+            _known(label, kept, f"{where}.kept.without", f"label of {kept_judge or 'a kept_judge'}")
         for label in concept.kept.neighbours:
-            _known(label, kept, f"{where}.kept.neighbours", f"label of {kept_judge}")
+            _known(label, kept, f"{where}.kept.neighbours", f"label of {kept_judge or 'a kept_judge'}")
     for family, blocks in (("methods", params.methods), ("attacks", params.attacks)):
         for name, of_testbeds in blocks.items():
             _known(name, names(family), f"{family}.{name}", f"module of eraseflow/{family}")
@@ -100,12 +101,16 @@ def check_table(params: "Params", root: Path) -> None:
             _check_pictures(root, concept.judge.references, f"concepts.{name}.judge.references")
     testbed = params.testbeds[table.testbed]
     _watched(testbed.kept, f"prompts/{table.testbed}/kept.csv", f"testbeds.{table.testbed}.kept")
-    _watched(testbed.model, f"models/{table.testbed}", f"testbeds.{table.testbed}.model")
+    if "@" not in testbed.model and not Path(testbed.model).is_absolute():
+        _watched(testbed.model, f"models/{table.testbed}", f"testbeds.{table.testbed}.model")
     _check_kept(params.testbeds[table.testbed], root, f"testbeds.{table.testbed}.kept")
 
 
 def _check_kept(testbed: "Testbed", root: Path, where: str) -> None:
-    """The kept prompts may expect only what their judge can say."""
+    """The kept prompts may expect only what their judge can say, if they have one."""
+    if testbed.kept_judge is None:
+        prompt_files.check(root, testbed.kept, where, ["prompt", "expect"])
+        return
     labels = definition("judges", testbed.kept_judge, "LABELS")
     for line, row in prompt_files.check(root, testbed.kept, where, ["prompt", "expect"]):
         for label in (row["expect"] or "").split(";"):
@@ -120,6 +125,19 @@ def _check_pictures(root: Path, path: str, where: str) -> None:
         raise ParamsError(f"params.yaml: {where}: there is no folder {path!r}; put the reference pictures there")
     if not any(file.suffix.lower() in PICTURES for file in (root / path).iterdir()):
         raise ParamsError(f"params.yaml: {where}: {path!r} holds no pictures; expected files {', '.join(PICTURES)}")
+
+
+def _check_model(model: str, where: str) -> None:
+    """A base model is in the folder of its testbed, on the Hub at a commit, or in a folder elsewhere (not watched)."""
+    if "@" not in model:
+        if not Path(model).is_absolute():
+            inside(model, where)
+        return
+    from eraseflow.hub import is_hub_id  # takes half a second to import, and the emoji testbed does not need it
+
+    if not is_hub_id(model):
+        what = f"{model!r} is no Hub repository at a commit; expected owner/name@<40 hexadecimal digits>"
+        raise ParamsError(f"params.yaml: {where}: {what}")
 
 
 def _watched(path: str, wanted: str, where: str) -> None:

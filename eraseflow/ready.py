@@ -17,6 +17,6 @@ def ready(params: Params) -> None:
     concepts = [params.concepts[name] for name in table.concepts]
     judges = [name for concept in concepts for name in (concept.judge.name, *concept.scored_by)]
     for family, names in (("metrics", [testbed.features, *testbed.clip]), ("judges", [testbed.kept_judge, *judges])):
-        for name in dict.fromkeys(names):
+        for name in dict.fromkeys(filter(None, names)):
             if fetch := definition(family, name, "ready", None):
                 fetch()

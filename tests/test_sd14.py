@@ -1,5 +1,7 @@
 """The sd14 testbed on a miniature of the same classes: loading, solver, methods and attacks in both precisions."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,22 +9,24 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from miniature_sd import build
 from open_clip.tokenizer import SimpleTokenizer
+from PIL import Image
 
 from eraseflow import cells, sampling, victim
 from eraseflow.attacks import unlearndiffatk
+from eraseflow.definitions import definition
 from eraseflow.edits import Edit
 from eraseflow.methods import eraseflow, esd, uce
-from eraseflow.params import Concept, ConceptJudge, Kept, SamplingSettings
+from eraseflow.params import Concept, ConceptJudge, Kept, SamplingSettings, Testbed
 from eraseflow.testbeds import sd14
 
 PROMPTS = ["a photo of a Pegasus", "a horse", ""]
 SETTINGS = SamplingSettings(solver="ddim", steps=4, guidance_scale=7.5)
 FLOW = {
-    "epochs": 2, "switch_epoch": 1, "batch_size": 1, "num_steps": 10, "guidance_scale": 5.0, "eta": 1.0,
+    "epochs": 2, "switch_epoch": 1, "batch_size": 1, "num_steps": 5, "guidance_scale": 5.0, "eta": 1.0,
     "learning_rate": 1e-1, "flow_learning_rate": 3e-4, "log_beta": 2.5, "lora_rank": 4, "chunk": 1,
 }  # fmt: skip
 ESD = {
-    "iterations": 3, "batch_size": 1, "learning_rate": 1e-3, "negative_guidance": 2.0, "num_steps": 4,
+    "iterations": 2, "batch_size": 1, "learning_rate": 1e-3, "negative_guidance": 2.0, "num_steps": 4,
     "guidance_scale": 3.0, "variant": "x",
 }  # fmt: skip
 
@@ -185,6 +189,52 @@ def test_a_pickle_is_never_read(tmp_path):
     weights.unlink()
     with pytest.raises(SystemExit, match="has no unet"):
         sd14.load_pipeline(str(folder), "cpu")
+
+
+def needs(model: str, coco: str | None) -> Testbed:
+    return Testbed(
+        model=model, kept="kept.csv", features="emoji_clip", clip=["emoji_clip"], sampling=SETTINGS, coco=coco
+    )
+
+
+@pytest.fixture
+def coco(tmp_path) -> str:
+    """A folder as COCO's with three pictures of different sizes, the last one grey."""
+    (tmp_path / "coco" / "val2014").mkdir(parents=True)
+    (tmp_path / "coco" / "captions_val2014.json").write_text("{}")
+    rng = np.random.default_rng(0)
+    for name, shape in {"c.jpg": (40, 60, 3), "a.jpg": (64, 64, 3), "b.jpg": (30, 20)}.items():
+        Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(tmp_path / "coco" / "val2014" / name)
+    return str(tmp_path / "coco")
+
+
+def test_ready_asks_for_model_coco_and_gpu(model, coco, tmp_path, monkeypatch):
+    """Found and called without importing the module, as `check` does."""
+    ready = definition("testbeds", "sd14", "ready")
+    ready(needs(model, coco), "cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    ready(needs(model, coco), "")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for device in ("", "cuda:1"):
+        with pytest.raises(SystemExit, match="no GPU is found here; run where there is one, or with ERASEFLOW_DEVICE"):
+            ready(needs(model, coco), device)
+    with pytest.raises(SystemExit, match="expected a folder that exists, or a Hub repository pinned to a commit"):
+        ready(needs(str(tmp_path / "nowhere"), coco), "cpu")
+    (Path(coco) / "captions_val2014.json").unlink()
+    for folder, what in ((coco, "captions_val2014.json"), (str(tmp_path), "val2014"), (None, "val2014")):
+        with pytest.raises(SystemExit, match=f"has no {what}; testbeds.sd14.coco must be a folder") as failure:
+            ready(needs(model, folder), "cpu")
+        assert len(str(failure.value).splitlines()) == 1
+
+
+def test_real_pictures_are_cocos_in_order(model, coco):
+    names = ["a.jpg", "b.jpg", "c.jpg"]
+    found = sd14.real_pictures(needs(model, coco), names)
+    assert [tuple(picture.shape) for picture in found] == [(3, 64, 64), (3, 30, 20), (3, 40, 60)]
+    assert found[1][0].equal(found[1][2]) and all(picture.dtype == torch.uint8 for picture in found)
+    assert sd14.compared(names, pd.Series(["c.jpg"])) == [0, 1, 2]
+    with pytest.raises(SystemExit, match=r"has no d\.jpg, the picture of a kept prompt"):
+        sd14.real_pictures(needs(model, coco), ["a.jpg", "d.jpg"])
 
 
 def test_an_unknown_precision_is_one_line(monkeypatch):

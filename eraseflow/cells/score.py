@@ -26,46 +26,51 @@ def score(params: Params, concept: str, samples: Path, reference: Path, judged: 
     drawn = images.from_png(kept.png)
 
     target_raw, summary = judge(entry, images.from_png(target.png))
-    kept_raw = module("judges", testbed.kept_judge).load(DEVICE, entry)(drawn)
-    seen, right = verdict.seen(target_raw, verdict.rule(entry.judge)), verdict.right(kept_raw, kept.expect)
     columns = ["prompt_id", "role"]
-    parts = [target[columns].assign(right=seen).join(target_raw), kept[columns].assign(right=right).join(kept_raw)]
+    seen, right = verdict.seen(target_raw, verdict.rule(entry.judge)), None
+    parts = [target[columns].assign(right=seen).join(target_raw), kept[columns].assign(right=right)]
+    if testbed.kept_judge:
+        kept_raw = module("judges", testbed.kept_judge).load(DEVICE, entry)(drawn)
+        right = verdict.right(kept_raw, kept.expect)
+        parts[1] = kept[columns].assign(right=right).join(kept_raw)
 
     network = module("metrics", testbed.features).load(DEVICE)
     real = Reference.load(reference, network.name)
     features, others = network.of_images(drawn), real.features[world.compared(real.names, kept.expect)]
-    clips = similarities(testbed.clip, drawn, list(kept.prompt))
+    clips, cut = similarities(testbed.clip, drawn, list(kept.prompt))
     numbers = {
         "target_n": len(target),
         "target_seen": int(seen.sum()),
         "kept_n": len(kept),
-        "kept_right": int(right.sum()),
-        "kept_accuracy": round(float(right.mean()), 6),
+        "kept_right": None if right is None else int(right.sum()),
+        "kept_accuracy": None if right is None else round(float(right.mean()), 6),
         "fd": round(frechet(features, others), 6),
         "fd_name": f"FD {network.name}",
         "fd_n": len(features),
         "fd_reference_n": len(others),
         "kid": round(kernel(features, others, params.table.seed), 6),
         "kid_name": f"KID {network.name}",
-        "clip_score": clips[0]["score"],
-        "clip_name": clips[0]["name"],
+        "clip_score": next(iter(clips.values())),
+        "clip_name": next(iter(clips)),
         "clip_n": len(kept),
         "clip_scores": clips,
+        "clip_cut": cut,
         "summary": summary,
     }
     write_parquet(pd.concat(parts, ignore_index=True), judged)
     scores.write_text(json.dumps(numbers, indent=1) + "\n")
 
 
-def similarities(networks: list[str], pictures: Tensor, prompts: list[str]) -> list[dict]:
-    """Of each image-text network: the score's name, the mean score, and how many prompts were cut to its length."""
-    found = []
+def similarities(networks: list[str], pictures: Tensor, prompts: list[str]) -> tuple[dict[str, float], dict[str, int]]:
+    """By the score's name: the mean score of each image-text network, and how many prompts were cut to its length."""
+    scores, cut = {}, {}
     for name in networks:
         metric = module("metrics", name)
         network = metric.load(DEVICE)
-        score = round(metric.similarity(network, pictures, prompts).mean().item(), 4)
-        found.append({"name": f"CLIP score {network.name}", "score": score, "cut": network.truncated(prompts)})
-    return found
+        title = f"CLIP score {network.name}"
+        scores[title] = round(metric.similarity(network, pictures, prompts).mean().item(), 4)
+        cut[title] = network.truncated(prompts)
+    return scores, cut
 
 
 def judge(concept: Concept, pictures: Tensor) -> tuple[pd.DataFrame, dict[str, float]]:

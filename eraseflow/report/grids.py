@@ -62,8 +62,10 @@ def kept_grid(params: Params, cells: Path, concept: str) -> Image.Image:
     columns = []
     for method in methods:
         same = same_prompts(rows, pictures[method], f"{cells / concept / method}/samples.parquet")
-        columns.append(Column(method, "", same["png"], ~same["right"]))
-    return draw(rows.iloc[chosen], [columns], ("the judge finds it drawn wrong", "drawn right"))
+        columns.append(Column(method, "", same["png"], ~same["right"].fillna(True)))
+    judged = rows["right"].notna().all()
+    legend = ("the judge finds it drawn wrong", "drawn right") if judged else ("", "not judged one by one")
+    return draw(rows.iloc[chosen], [columns], legend)
 
 
 def evenly(n: int, count: int) -> np.ndarray:
@@ -74,7 +76,8 @@ def evenly(n: int, count: int) -> np.ndarray:
 def draw(rows: pd.DataFrame, groups: list[list[Column]], legend: tuple[str, str]) -> Image.Image:
     """The grid: headers, a line of pictures for each row (prompt, seed; indexed by prompt_id), the legend.
 
-    groups: columns, with a wider gap between groups; legend: what the warning and the other border mean.
+    groups: columns, with a wider gap between groups; legend: what the warning and the other border
+    mean, empty where there is none.
     """
     font, small, bold = _font("DejaVuSans", 13), _font("DejaVuSans", 11), _font("DejaVuSans-Bold", 12)
     places, left = [], LABEL
@@ -99,6 +102,8 @@ def draw(rows: pd.DataFrame, groups: list[list[Column]], legend: tuple[str, str]
             image.paste(_picture(column.png.loc[prompt_id]), (left + BORDER, top + BORDER))
     x, y = GAP, image.height - 26
     for colour, text in zip((SEEN, UNSEEN), legend, strict=True):
+        if not text:
+            continue
         pen.rectangle((x, y, x + 14, y + 14), outline=colour, width=BORDER)
         pen.text((x + 22, y), text, INK, font)
         x += 22 + round(font.getlength(text)) + 28
