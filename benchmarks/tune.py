@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from eraseflow import params, prompts, sampling, verdict
-from eraseflow.cells import BATCH, DEVICE, module, setting
+from eraseflow.cells import DEVICE, batch, module, setting
 
 VALIDATION = ["penguin", "glossy_style"]
 IN_CONTEXT = ["{}", "a {}", "a cat in {}", "a car in {}", "a rose in {}", "{} cat", "{} car"]
@@ -43,16 +43,16 @@ def measure(everything: params.Params, concept: str, method: str, change: dict) 
     settings = type(settings).model_validate(settings.model_dump() | change)
     edit = module("methods", method).erase(world.load_pipeline(testbed.model, DEVICE), entry, settings, 0)
     pipeline = edit.apply(world.load_pipeline(testbed.model, DEVICE))
-    judge = module("judges", entry.judge.name).load(DEVICE)
+    judge = module("judges", entry.judge.name).load(DEVICE, entry)
     table, _ = prompts.resolve(entry, testbed, 0, pipeline.tokenizer)
     pictures = sampling.sample(
-        pipeline, list(table.prompt), list(table.seed), list(table.guidance), testbed.sampling.steps, BATCH, quiet=True
+        pipeline, list(table.prompt), list(table.seed), list(table.guidance), testbed.sampling, batch(world), quiet=True
     )
     scores = judge(torch.cat(list(pictures)))
     target = (table.role == "target").to_numpy()
     seconds = edit.history[-1]["seconds"] if edit.history else 0.0
     return {
-        "seen": float(verdict.seen(scores[target], entry.judge.counts).mean()),
+        "seen": float(verdict.seen(scores[target], verdict.rule(entry.judge)).mean()),
         "kept": float(verdict.right(scores[~target].reset_index(drop=True), table.expect[~target]).mean()),
         "seconds": round(seconds, 1),
     }

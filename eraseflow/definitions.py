@@ -16,22 +16,25 @@ def names(family: str) -> list[str]:
     return [module.name for module in pkgutil.iter_modules(importlib.import_module(f"eraseflow.{family}").__path__)]
 
 
-@cache
-def definition(family: str, module: str, name: str) -> Any:
-    """A class or constant at the top of eraseflow/<family>/<module>.py.
+_REQUIRED = object()
 
-    Executed alone, with just the imports that it uses: torch and diffusers with the rest would take ten
+
+@cache
+def definition(family: str, module: str, name: str, default: Any = _REQUIRED) -> Any:
+    """A class, function or constant at the top of eraseflow/<family>/<module>.py, or the default where there is none.
+
+    Executed alone, with just the imports and constants that it uses: torch and diffusers with the rest would take ten
     seconds. The module is imported after all where the definition needs more of it.
+    Raises: ParamsError where it is missing and has no default.
     """
     spec = importlib.util.find_spec(f"eraseflow.{family}.{module}")
     assert spec and spec.origin
-    top = ast.parse(Path(spec.origin).read_text()).body
-    wanted = [node for node in top if name in _defined(node)]
-    used = {node.id for part in wanted for node in ast.walk(part) if isinstance(node, ast.Name)}
-    imports = [node for node in top if isinstance(node, ast.Import | ast.ImportFrom) and used & _defined(node)]
+    needed = _needed(ast.parse(Path(spec.origin).read_text()).body, name)
+    if not needed and default is not _REQUIRED:
+        return default
     space: dict[str, Any] = {"__name__": spec.name}
     try:
-        exec(compile(ast.Module([*imports, *wanted], []), spec.origin, "exec"), space)
+        exec(compile(ast.Module(needed, []), spec.origin, "exec"), space)
         return space[name]
     except (NameError, KeyError):
         whole = importlib.import_module(spec.name)
@@ -40,12 +43,24 @@ def definition(family: str, module: str, name: str) -> Any:
     return getattr(whole, name)
 
 
+def _needed(top: list[ast.stmt], name: str) -> list[ast.stmt]:
+    """The statements that bind a name, and those that bind what they use, in the order of the module."""
+    needed: set[ast.stmt] = set()
+    used = {name}
+    while found := {node for node in top if node not in needed and used & _defined(node)}:
+        needed |= found
+        used |= {part.id for node in found for part in ast.walk(node) if isinstance(part, ast.Name)}
+    return [node for node in top if node in needed]
+
+
 def _defined(node: ast.stmt) -> set[str]:
     """The names that a statement at the top of a module binds."""
     if isinstance(node, ast.Import | ast.ImportFrom):
         return {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
-    if isinstance(node, ast.ClassDef):
+    if isinstance(node, ast.ClassDef | ast.FunctionDef):
         return {node.name}
     if isinstance(node, ast.Assign):
         return {target.id for target in node.targets if isinstance(target, ast.Name)}
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        return {node.target.id}
     return set()

@@ -52,6 +52,7 @@ class Table(Block):
 
 
 class SamplingSettings(Block):
+    solver: Literal["ddim", "dpmsolver++"]
     steps: PositiveInt
     guidance_scale: float = Field(ge=1)
 
@@ -59,11 +60,12 @@ class SamplingSettings(Block):
 class Testbed(Block):
     model: Text
     kept: Text
-    kept_judge: Name
+    kept_judge: Name | None = None
     features: Name
-    sampling: SamplingSettings
-    i2p: I2P | None = None
+    clip: list[Name] = Field(min_length=1)
     coco: Text | None = None
+    i2p: I2P | None = None
+    sampling: SamplingSettings
     safety_judge: "ConceptJudge | None" = None
 
 
@@ -91,8 +93,30 @@ class EmojiTraining(Block):
 
 
 class ConceptJudge(Block):
+    """Which judge decides whether a picture shows the concept, and what it must say for that.
+
+    Either `counts`, labels of the judge, or `protocol`, a name in its PROTOCOLS. A counted label is a success if it
+    scores at least `threshold`, or without threshold if it is the first choice of its head. `questions` (a CSV),
+    `references` (a folder of pictures) and `source` (a model) are for judges that need them, those of `scored_by` too.
+    """
+
     name: Name
-    counts: list[str] = Field(min_length=1)
+    counts: list[str] = Field(default=[], min_length=1)
+    threshold: float | None = Field(default=None, gt=0, le=1)
+    protocol: Text | None = None
+    questions: Text | None = None
+    references: Text | None = None
+    source: Text | None = None
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> "ConceptJudge":
+        if self.counts and self.protocol:
+            raise ValueError("has both counts and protocol; expected one of them")
+        if not self.counts and not self.protocol:
+            raise ValueError("has neither counts nor protocol; expected one of them")
+        if self.protocol and self.threshold is not None:
+            raise ValueError(f"has a threshold beside the protocol {self.protocol!r}, which brings its own")
+        return self
 
 
 Testbed.model_rebuild()  # now that its safety judge's class is known
@@ -113,6 +137,7 @@ class Concept(Block):
     preserve: list[str]
     judge: ConceptJudge
     kept: Kept
+    scored_by: list[Name] = []
 
     @model_validator(mode="after")
     def _differ(self) -> "Concept":

@@ -59,6 +59,12 @@ def read(path: Path, role: str | None = None) -> pd.DataFrame:
     return rows.astype({"seed": "int64", "guidance": "float64", "tokens": "int64"})
 
 
+def every_kept(testbed: Testbed) -> pd.DataFrame:
+    """The prompts, gated, of which every concept takes those that it must keep: prompt, expect, source and blocked."""
+    pool = prompt_sources.texts(testbed.kept, testbed)
+    return pool[pool.blocked == ""]
+
+
 def _complete(rows: pd.DataFrame, role: str, testbed: Testbed, seed: int) -> pd.DataFrame:
     """Fill in what the file leaves out: ids by row, seeds from FIRST_SEED up, the testbed's guidance.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from eraseflow import images, sampling
+from eraseflow.params import SamplingSettings
 from eraseflow.safety import blocked
 
 # An attack yields, a round at a time, the prefix token ids to try for every row still in `victim.open`;
@@ -33,7 +34,7 @@ class Victim:
     originals: Tensor
     judge: Callable[[Tensor], pd.DataFrame]
     seen: Callable[[pd.DataFrame], np.ndarray]
-    steps: int
+    sampling: SamplingSettings
     batch_size: int
     open: list[int] = field(default_factory=list)
 
@@ -49,7 +50,7 @@ class Victim:
         """Draw each row's text with the row's own seed: pictures, raw scores, and where the concept was seen."""
         chosen = self.prompts.loc[rows]
         parts = sampling.sample(
-            self.pipeline, texts, list(chosen.seed), list(chosen.guidance), self.steps, self.batch_size, quiet=True
+            self.pipeline, texts, list(chosen.seed), list(chosen.guidance), self.sampling, self.batch_size, quiet=True
         )
         pictures = torch.cat(list(parts))
         scores = self.judge(pictures)

@@ -8,6 +8,7 @@ from scipy.optimize import minimize
 
 from eraseflow import victim
 from eraseflow.attacks import random_prefix, unlearndiffatk
+from eraseflow.params import SamplingSettings
 from eraseflow.vocabulary import ordinary_tokens, prefixed_ids
 
 
@@ -27,7 +28,7 @@ def make_victim(pipeline, seen, prompts=("a unicorn", "unicorn", "a horse in ink
         originals=torch.randn(len(prompts), 4, 8, 8, generator=rng),
         judge=lambda pictures: pd.DataFrame({"object/unicorn": pictures.float().mean((1, 2, 3)).numpy()}),
         seen=seen,
-        steps=2,
+        sampling=SamplingSettings(solver="dpmsolver++", steps=2, guidance_scale=2),
         batch_size=8,
     )
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = {name: (ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md")}
 EXAMPLES = dict(re.findall(r"^`(\S+\.py)`:\n\n```python\n(.*?)^```", PAGES["CONTRIBUTING.md"], re.S | re.M))
 TO_WRITE = {*EXAMPLES, "prompts/emoji/rose.csv"}  # what the reader is told to make
-MADE_BY_RUNS = (".venv", ".work", "data/cells", "edit.json")
+MADE_BY_RUNS = (".venv", ".work", "data/cells", "data/concepts", "edit.json")
 SUFFIXES = (".py", ".md", ".yaml", ".lock", ".csv", ".json", ".html", ".png", ".toml", ".txt", "/")
 
 
@@ -107,11 +107,11 @@ def test_contributings_attack(pipeline):
     assert found.adversarial_prompt.nunique() == len(found)
 
 
-def test_contributings_judge():
+def test_contributings_judge(concept):
     colour = example("eraseflow/judges/colour.py")
     pictures = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
     pictures[1, 0] = 255
-    scores = colour.load()(pictures)
+    scores = colour.load("cpu", concept)(pictures)
     assert list(scores.columns) == colour.LABELS
     assert verdict.first_choice(scores, "colour").tolist() == ["colour/none", "colour/some"]
 

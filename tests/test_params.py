@@ -10,6 +10,7 @@ import yaml
 
 from eraseflow.definitions import definition, names
 from eraseflow.params import ParamsError, load
+from eraseflow.ready import ready
 
 ROOT = Path(__file__).parent.parent
 KEPT = "prompts/emoji/kept.csv"
@@ -144,6 +145,62 @@ def test_mistake_in_params(project, path, change, where, says):
     assert where in line and says in line
 
 
+def judged(name: str, **judge) -> Callable[[dict, str], object]:
+    return put({"name": name, **judge})
+
+
+@pytest.mark.parametrize(
+    ("judge", "says"),
+    [
+        (judged("emoji_classifier"), "judge: has neither counts nor protocol; expected one of them"),
+        (judged("nudenet", counts=["body/FEET_EXPOSED"], protocol="rece_0.6"), "judge: has both counts and protocol"),
+        (
+            judged("nudenet", protocol="rece_0.6", threshold=0.5),
+            "judge: has a threshold beside the protocol 'rece_0.6'",
+        ),
+        (judged("nudenet", protocol="eraseflow_06"), "no protocol of nudenet; did you mean 'eraseflow_0.6'?"),
+        (judged("emoji_classifier", protocol="rece_0.6"), "emoji_classifier has no protocols; expected counts"),
+        (judged("nudenet", counts=["body/FEET_EXPOSED"]), "so it has no first choice; expected a threshold"),
+        (judged("nudenet", counts=["body/FEET_EXPOSE"], threshold=0.5), "did you mean 'body/FEET_EXPOSED'?"),
+        (
+            judged("imagenet_objects", counts=["object/parashute"]),
+            "of imagenet_objects; did you mean 'object/parachute'?",
+        ),
+        (judged("emoji_classifier", counts=["style/ink"], threshold=0), "threshold: should be greater than 0, found 0"),
+        (judged("emoji_classifier", counts=["style/ink"], threshold=60), "should be less than or equal to 1, found 60"),
+        (judged("emoji_classifier", counts=["style/ink"], treshold=0.5), "did you mean 'threshold'?"),
+        (judged("emoji_classifier", counts=[]), "judge.counts: should have at least 1 item"),
+        (
+            judged("emoji_classifier", counts=["style/ink"], references="x"),
+            "references: no judge of this concept reads",
+        ),
+    ],
+)
+def test_mistake_in_a_concepts_judge(project, judge, says):
+    edit(project, "concepts.unicorn.judge", judge)
+    line = mistake(project)
+    assert line.startswith("params.yaml: concepts.unicorn.judge") and says in line
+
+
+def test_mistake_in_further_judges(project):
+    edit(project, "concepts.unicorn.scored_by", put(["nudnet"]))
+    assert "concepts.unicorn.scored_by: 'nudnet' is no module of eraseflow/judges; did you mean" in mistake(project)
+    edit(project, "concepts.unicorn.scored_by", put(["emoji_classifier"]))
+    assert "scored_by: 'emoji_classifier' scores the pictures already" in mistake(project)
+
+
+def test_kept_prompts_need_a_judge_with_first_choices(project):
+    edit(project, "testbeds.emoji.kept_judge", put("nudenet"))
+    assert "testbeds.emoji.kept_judge: the scores of nudenet do not compete" in mistake(project)
+
+
+def test_right_rules_are_read(project):
+    edit(project, "concepts.unicorn.judge", judged("nudenet", protocol="eraseflow_0.6"))
+    edit(project, "concepts.unicorn.scored_by", put(["imagenet_objects"]))
+    edit(project, "concepts.weapon.judge", judged("nudenet", counts=["body/FACE_MALE"], threshold=1))
+    load(project / "params.yaml")
+
+
 def test_concept_of_another_testbed(project):
     raw = yaml.safe_load((project / "params.yaml").read_text())
     raw["testbeds"]["other"] = raw["testbeds"]["emoji"]
@@ -207,24 +264,25 @@ def test_mistake_in_a_prompt_file(project, path, text, says):
     assert line.startswith(f"{path}: ") and says in line
 
 
-def test_data_sets_that_prompt_files_need(project):
-    """Each step says what is missing, until all of it is there."""
+def test_data_sets_that_prompt_files_need(project, monkeypatch):
+    """Each step says what is missing, until all of it is there; a local file is looked for before any stage."""
+    monkeypatch.chdir(project)
     (project / INK).write_text(f"case_number,sha256\n1,{'0' * 64}\n")
     assert "testbeds.emoji.i2p: is missing; prompts/emoji/ink_style.csv needs it: a local CSV, or" in mistake(project)
     edit(project, "testbeds.emoji.i2p", put("i2p.csv"))
-    assert "testbeds.emoji.i2p: there is no file 'i2p.csv'" in mistake(project)
-    (project / "i2p.csv").write_text("prompt\n")
+    with pytest.raises(SystemExit, match=r"^i2p\.csv: there is no such file"):
+        ready(load(project / "params.yaml"))
 
     (project / KEPT).write_text("coco_val2014_captions,seed\n10,0\n")
-    assert "testbeds.emoji.coco: is missing; expected a folder with captions_val2014.json" in mistake(project)
-    edit(project, "testbeds.emoji.coco", put("coco"))
-    assert "testbeds.emoji.coco: there is no file 'coco/captions_val2014.json'; it is in" in mistake(project)
-    (project / "coco").mkdir()
-    (project / "coco/captions_val2014.json").write_text("{}")
-
-    assert "concepts.ink_style.kept: the captions of prompts/emoji/kept.csv expect no labels" in mistake(project)
-    for name in ("ink_style", "unicorn", "weapon"):
+    assert "testbeds.emoji.kept_judge: the captions of prompts/emoji/kept.csv expect no labels" in mistake(project)
+    edit(project, "testbeds.emoji.kept_judge", put(None))
+    assert "kept.without: 'style/ink' is no label of a kept_judge" in mistake(project)
+    for name in yaml.safe_load((project / "params.yaml").read_text())["concepts"]:
         edit(project, f"concepts.{name}.kept", put({"without": [], "neighbours": [], "count": 10}))
+    assert "testbeds.emoji.coco: is missing; prompts/emoji/kept.csv needs a folder with val2014/ and" in mistake(
+        project
+    )
+    edit(project, "testbeds.emoji.coco", put("coco"))
     load(project / "params.yaml")
 
 

@@ -32,9 +32,14 @@ def testbed(tmp_path) -> params.Testbed:
         for s in ("flat", "ink")
     ]
     pd.DataFrame(rows, columns=["prompt", "expect"]).to_csv(kept, index=False)
-    sampling = params.SamplingSettings(steps=2, guidance_scale=4.0)
+    sampling = params.SamplingSettings(solver="dpmsolver++", steps=2, guidance_scale=4.0)
     return params.Testbed(
-        model="models/emoji", kept=str(kept), kept_judge="emoji_classifier", features="emoji_clip", sampling=sampling
+        model="models/emoji",
+        kept=str(kept),
+        kept_judge="emoji_classifier",
+        features="emoji_clip",
+        clip=["emoji_clip"],
+        sampling=sampling,
     )
 
 

@@ -83,6 +83,7 @@ def make_cell(folder: Path, concept: str, method: str, png=make_png) -> None:
     scores = {"target_n": PROMPTS, "target_seen": before, "kept_n": PROMPTS, "kept_right": 23, "kept_accuracy": 23 / 24}
     scores |= {"fd": fd, "fd_name": "FD emoji-clip", "fd_n": 24, "clip_score": 0.3125, "clip_n": 24}
     scores |= {"kid": 0.0125, "kid_name": "KID emoji-clip", "clip_name": "CLIP score emoji-clip"}
+    scores |= {"clip_scores": {"CLIP score emoji-clip": 0.3125}}
     (folder / "scores.json").write_text(json.dumps(scores))
     steps = np.arange(40 if method != "original" else 0)
     residual = -12 * np.exp(-steps / 10) + 0.3 * np.sin(steps)

@@ -46,10 +46,28 @@ SCORES = pd.DataFrame(
 )
 
 
+def seen(counts: list[str], threshold: float | None = None) -> list[bool]:
+    rule = verdict.rule(ConceptJudge(name="emoji_classifier", counts=counts, threshold=threshold))
+    return verdict.seen(SCORES, rule).tolist()
+
+
 def test_seen_looks_at_the_first_choice_of_the_counted_head():
-    assert verdict.seen(SCORES, ["object/unicorn"]).tolist() == [False, True, True]
-    assert verdict.seen(SCORES, ["style/ink"]).tolist() == [False, True, False]
-    assert verdict.seen(SCORES, ["object/horse", "object/unicorn"]).all()
+    assert seen(["object/unicorn"]) == [False, True, True]
+    assert seen(["style/ink"]) == [False, True, False]
+    assert seen(["object/horse", "object/unicorn"]) == [True, True, True]
+
+
+def test_seen_with_a_threshold_takes_any_counted_label_from_it_on():
+    assert seen(["object/unicorn"], 0.6) == [False, True, True]
+    assert seen(["object/unicorn"], 0.601) == [False, True, False]
+    assert seen(["object/horse", "style/ink"], 0.65) == [True, True, False]
+
+
+def test_rules_say_in_a_title_what_they_are():
+    rule = verdict.rule(ConceptJudge(name="emoji_classifier", counts=["style/ink"]))
+    assert (rule.name, rule.meaning) == ("emoji_classifier top-1", "the first choice is")
+    rule = verdict.rule(ConceptJudge(name="emoji_classifier", counts=["style/ink"], threshold=0.25))
+    assert (rule.name, rule.meaning) == ("emoji_classifier, 0.25, style/ink", "a score of 0.25 or more for")
 
 
 def test_right_wants_every_expected_label():

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from eraseflow.emoji.vocabulary import NAMES, STYLES
+from eraseflow.params import Concept
 
 WEIGHTS = Path("models/judges/emoji_classifier.safetensors")
 LABELS = [f"object/{name}" for name in NAMES] + [f"style/{style}" for style in STYLES]
@@ -34,8 +35,11 @@ class Classifier(nn.Module):
         return torch.cat([self.objects(features).log_softmax(-1), self.styles(features).log_softmax(-1)], dim=1)
 
 
-def load(device: str = "cpu") -> Callable[[Tensor], pd.DataFrame]:
-    """The judge: pictures (n, 3, 32, 32) uint8 to probabilities, one column a label, each head adding to one."""
+def load(device: str = "cpu", concept: Concept | None = None) -> Callable[[Tensor], pd.DataFrame]:
+    """The judge: pictures (n, 3, 32, 32) uint8 to probabilities, one column a label, each head adding to one.
+
+    It is the same for every concept.
+    """
     model = Classifier().to(device).eval()
     model.load_state_dict(load_file(WEIGHTS))
 

@@ -77,14 +77,15 @@ def streamed_gradient(
     chunk: steps in memory at once. Returns the residuals (n,), detached.
     """
     total = [torch.zeros_like(weight) for weight in weights]
+    elements = trajectories[0, 0].numel()  # the densities are means over these: undone, or half precision underflows
     residuals = []
     for states in trajectories.unbind(1):
         gradient = [torch.zeros_like(weight) for weight in weights]
         ratio = torch.zeros((), device=states.device, dtype=states.dtype)
         for part in j.split(chunk):
             ratios = log_ratios(schedule, predict, states, part, eta).sum()
-            for sum_, term in zip(gradient, torch.autograd.grad(ratios, weights), strict=True):
-                sum_ += term
+            for sum_, term in zip(gradient, torch.autograd.grad(ratios * elements, weights), strict=True):
+                sum_ += term / elements
             ratio += ratios.detach()
         residuals.append(ratio + offset.detach())
         for sum_, term in zip(total, gradient, strict=True):
@@ -124,7 +125,7 @@ def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
 
     def draw(count: int) -> Tensor:
         shape = (count, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
-        start = torch.randn(shape, generator=rng).to(device, unet.dtype)
+        start = torch.randn(shape, generator=rng).to(device)
         return trajectory(schedule, predict(anchor), start, settings.eta, rng)
 
     log_beta = settings.log_beta

@@ -92,14 +92,18 @@ class Cell:
         return frame.set_index("prompt_id")
 
     def pictures(self, role: str) -> pd.DataFrame:
-        """The un-attacked pictures of a role with the verdicts `right` and `flagged`, indexed by prompt_id."""
+        """The un-attacked pictures of a role with the verdicts `right` and `flagged`, indexed by prompt_id.
+
+        `right` is a nullable boolean, NA throughout where the role has no judge.
+        """
         columns = ["prompt_id", "role", "prompt", "expect", "seed", "png"]
         samples = read_frame(self.folder / "samples.parquet", columns)
         judged = read_frame(self.folder / "judged.parquet", ["prompt_id", "role", "right", "flagged"])
         both = samples.merge(judged, on=["prompt_id", "role"], how="left", validate="one_to_one")
-        if both["right"].isna().any():
+        rows = both[both["role"] == role].set_index("prompt_id").astype({"right": "boolean"})
+        if rows["right"].isna().any() and (role == "target" or rows["right"].notna().any()):
             raise CellError(f"{self.folder / 'judged.parquet'}: not every picture of samples.parquet is judged")
-        return both[both["role"] == role].set_index("prompt_id").astype({"right": bool, "flagged": bool})
+        return rows.astype({"flagged": bool})
 
     def training(self) -> pd.DataFrame:
         return read_frame(self.folder / "training.csv", ["step", "loss", "residual"])

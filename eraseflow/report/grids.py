@@ -67,8 +67,11 @@ def kept_grid(params: Params, cells: Path, concept: str) -> Image.Image:
     columns = []
     for method in methods:
         same = same_prompts(rows, pictures[method], f"{cells / concept / method}/samples.parquet")
-        columns.append(Column(method, "", same["png"], ~same["right"], same["flagged"] & params.report.blur))
-    return draw(rows.iloc[chosen], [columns], ("the judge finds it drawn wrong", "drawn right"))
+        right = same["right"].fillna(True)
+        columns.append(Column(method, "", same["png"], ~right, same["flagged"] & params.report.blur))
+    judged = rows["right"].notna().all()
+    legend = ("the judge finds it drawn wrong", "drawn right") if judged else ("", "not judged one by one")
+    return draw(rows.iloc[chosen], [columns], legend)
 
 
 def evenly(n: int, count: int) -> np.ndarray:
@@ -79,7 +82,8 @@ def evenly(n: int, count: int) -> np.ndarray:
 def draw(rows: pd.DataFrame, groups: list[list[Column]], legend: tuple[str, str]) -> Image.Image:
     """The grid: headers, a line of pictures for each row (prompt, seed; indexed by prompt_id), the legend.
 
-    groups: columns, with a wider gap between groups; legend: what the warning and the other border mean.
+    groups: columns, with a wider gap between groups; legend: what the warning and the other border
+    mean, empty where there is none.
     """
     font, small, bold = _font("DejaVuSans", 13), _font("DejaVuSans", 11), _font("DejaVuSans-Bold", 12)
     places, left = [], LABEL
@@ -105,6 +109,8 @@ def draw(rows: pd.DataFrame, groups: list[list[Column]], legend: tuple[str, str]
             image.paste(blurred(picture) if column.blurs.loc[prompt_id] else picture, (left + BORDER, top + BORDER))
     x, y = GAP, image.height - 26
     for colour, text in zip((SEEN, UNSEEN), legend, strict=True):
+        if not text:
+            continue
         pen.rectangle((x, y, x + 14, y + 14), outline=colour, width=BORDER)
         pen.text((x + 22, y), text, INK, font)
         x += 22 + round(font.getlength(text)) + 28

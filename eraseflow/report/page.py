@@ -8,13 +8,14 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from eraseflow import verdict
 from eraseflow.metrics.rates import Rate
 from eraseflow.params import Params
 from eraseflow.report.cells import Cell, CellError, read_json, withheld
 from eraseflow.report.grids import evenly
 from eraseflow.report.plots import encode, fid_vs_attack
 from eraseflow.report.readable import PER_ATTACK, counted, readable
-from eraseflow.report.table import REFERENCE, rule
+from eraseflow.report.table import REFERENCE
 
 FOUND = 3  # adversarial prompts shown for each method and attack
 PACKAGES = ["torch", "diffusers", "transformers"]
@@ -74,7 +75,7 @@ def _concept(
         "block": params.concepts[name],
         "counted": counted(frame[frame["concept"] == name]),
         "n_prompts": int(frame.loc[frame["concept"] == name, "n_prompts"].iloc[0]),
-        "rule": rule(params.concepts[name].judge),
+        "rule": verdict.rule(params.concepts[name].judge),
         "columns": list(text.columns),
         "rows": text.to_numpy().tolist(),
         "grid": _picture(drawn / "grids" / f"{name}.png"),

@@ -4,9 +4,10 @@ import textwrap
 
 import pandas as pd
 
+from eraseflow import verdict
 from eraseflow.metrics.rates import Rate
 from eraseflow.params import Params
-from eraseflow.report.table import REFERENCE
+from eraseflow.report.table import REFERENCE, further_clip
 
 INTRODUCTION = (
     "Rates are successes/prompts with the 95 % Wilson interval in percent; the score's name says which network "
@@ -39,10 +40,15 @@ def readable(params: Params, frame: pd.DataFrame, concept: str) -> pd.DataFrame:
             "" if pd.isna(p) else f"{p:.3f}" if p >= 0.001 else "< 0.001" for p in rows["mcnemar_p"]
         ],
         "Attack, s/prompt": _numbers(rows, "attack_seconds_per_prompt", ".1f"),
-        f"Kept prompts right ↑ ({kept_judge} top-1)": _rates(rows, "kept_right", "kept_n"),
+        **(
+            {f"Kept prompts right ↑ ({verdict.first_choice_name(kept_judge)})": _rates(rows, "kept_right", "kept_n")}
+            if kept_judge
+            else {}
+        ),
         f"{first['fd_name']} ↓": _numbers(rows, "fd", ".4g"),
         f"{first['kid_name']} ↓": _numbers(rows, "kid", ".3g"),
         f"{first['clip_name']} ↑": _numbers(rows, "clip_score", ".4g"),
+        **{f"{name} ↑": _numbers(rows, name, ".4g") for name in further_clip(rows)},
         "Training, s": _numbers(rows, "train_seconds", ".0f"),
     }
     return pd.DataFrame(columns)

@@ -6,8 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from eraseflow import verdict
 from eraseflow.metrics.rates import Rate, mcnemar_exact
-from eraseflow.params import ConceptJudge, Params
+from eraseflow.params import Params
 from eraseflow.report.cells import Cell, CellError, read_counts, same_prompts
 
 REFERENCE = "eraseflow"  # the method that the others are compared with, prompt by prompt
@@ -18,8 +19,10 @@ FORMATS = {
     **dict.fromkeys(["kept_accuracy", "kept_low", "kept_high"], "{:.4f}"),
     **dict.fromkeys(["fd", "kid", "clip_score"], "{:.6g}"),
     **dict.fromkeys(["train_seconds", "attack_seconds_per_prompt"], "{:.2f}"),
+    "kept_right": "{:.0f}",
     "mcnemar_p": "{:.3g}",
 }
+CLIP = "CLIP score "  # what the columns of further image-text networks begin with, before the network's name
 
 
 def table(params: Params, cells: Path, concepts: Path) -> pd.DataFrame:
@@ -44,19 +47,22 @@ def table(params: Params, cells: Path, concepts: Path) -> pd.DataFrame:
         networks = frame[column].unique()
         if len(networks) > 1:
             raise CellError(f"{cells}: {column} differs between cells ({', '.join(networks)}); they do not compare")
+    for column in further_clip(frame):
+        if frame[column].isna().any():
+            raise CellError(f"{cells}: only some of the cells have a {column}; run `dvc repro`")
     return frame
 
 
 def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str) -> dict[str, Any]:
     concept = params.concepts[cell.concept]
-    scores = cell.scores([*SCORES, "kept_right", "kept_n"])
+    scores = cell.scores([*SCORES, "clip_scores", "kept_right", "kept_n"])
     attacked = cell.attack(attack, ("blocked",))
     if len(attacked) != counts["used"]:
         what = f"has {len(attacked)} prompts, the concept {counts['used']}; run `dvc repro`"
         raise CellError(f"{cell.folder}/attack-{attack}.parquet: {what}")
     try:
         pre, asr = (Rate(int(attacked[column].sum()), len(attacked)) for column in ("pre_success", "success"))
-        kept = Rate(scores["kept_right"], scores["kept_n"])
+        kept = None if scores["kept_right"] is None else Rate(scores["kept_right"], scores["kept_n"])
     except ValueError as error:
         raise CellError(f"{cell.folder}: {error}") from None
     p = float("nan")
@@ -84,21 +90,22 @@ def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str) -> dic
         "asr_successes": asr.successes,
         "pre_successes": pre.successes,
         "mcnemar_p": p,
-        "judge": rule(concept.judge),
-        "kept_accuracy": kept.value,
-        "kept_low": kept.low,
-        "kept_high": kept.high,
-        "kept_right": kept.successes,
-        "kept_n": kept.n,
+        "judge": verdict.rule(concept.judge).name,
+        "kept_accuracy": kept.value if kept else float("nan"),
+        "kept_low": kept.low if kept else float("nan"),
+        "kept_high": kept.high if kept else float("nan"),
+        "kept_right": kept.successes if kept else float("nan"),
+        "kept_n": scores["kept_n"],
         **{name: scores[name] for name in SCORES},
+        **{name: score for name, score in scores["clip_scores"].items() if name != scores["clip_name"]},
         "train_seconds": cell.train_seconds(),
         "attack_seconds_per_prompt": cell.attack_seconds(attack),
     }
 
 
-def rule(judge: ConceptJudge) -> str:
-    """The judge and how its scores become a verdict."""
-    return f"{judge.name} top-1"
+def further_clip(frame: pd.DataFrame) -> list[str]:
+    """The columns with the scores of image-text networks after the first."""
+    return [column for column in frame.columns if column.startswith(CLIP)]
 
 
 def strongest(frame: pd.DataFrame) -> pd.DataFrame:
@@ -110,7 +117,7 @@ def strongest(frame: pd.DataFrame) -> pd.DataFrame:
 def formatted(frame: pd.DataFrame) -> pd.DataFrame:
     """The table as text, each column in its fixed format; empty where a value is NaN."""
     text = frame.copy().astype(object)
-    for column, form in FORMATS.items():
+    for column, form in (FORMATS | dict.fromkeys(further_clip(frame), FORMATS["clip_score"])).items():
         text[column] = ["" if pd.isna(value) else form.format(value) for value in frame[column]]
     return text.astype(str)
 
@@ -127,5 +134,5 @@ def metrics(frame: pd.DataFrame) -> str:
     return json.dumps(tree, indent=2) + "\n"
 
 
-def _rounded(row: dict, name: str) -> float:
-    return float(FORMATS[name].format(row[name]))
+def _rounded(row: dict, name: str) -> float | None:
+    return None if pd.isna(row[name]) else float(FORMATS[name].format(row[name]))
