@@ -11,12 +11,12 @@ from miniature_sd import build
 from open_clip.tokenizer import SimpleTokenizer
 from PIL import Image
 
-from eraseflow import cells, sampling, victim
+from eraseflow import cells, params, sampling, victim
 from eraseflow.attacks import unlearndiffatk
 from eraseflow.definitions import definition
 from eraseflow.edits import Edit
 from eraseflow.methods import eraseflow, esd, uce
-from eraseflow.params import Concept, ConceptJudge, Kept, SamplingSettings, Testbed
+from eraseflow.params import Concept, ConceptJudge, Kept, SamplingSettings
 from eraseflow.testbeds import sd14
 
 PROMPTS = ["a photo of a Pegasus", "a horse", ""]
@@ -191,8 +191,8 @@ def test_a_pickle_is_never_read(tmp_path):
         sd14.load_pipeline(str(folder), "cpu")
 
 
-def needs(model: str, coco: str | None) -> Testbed:
-    return Testbed(
+def needs(model: str, coco: str | None) -> params.Testbed:
+    return params.Testbed(
         model=model, kept="kept.csv", features="emoji_clip", clip=["emoji_clip"], sampling=SETTINGS, coco=coco
     )
 

@@ -69,7 +69,7 @@ def coco(testbed: Testbed) -> Path:
     for name in ("val2014", "captions_val2014.json"):
         if not testbed.coco or not (folder / name).exists():
             raise SystemExit(
-                f"{testbed.coco}: has no {name}; testbeds.sd14.coco must be a folder with val2014/ and "
+                f"{testbed.coco or 'no folder'}: has no {name}; testbeds.sd14.coco must be a folder with val2014/ and "
                 "captions_val2014.json, from val2014.zip and annotations_trainval2014.zip of cocodataset.org"
             )
     return folder
