@@ -14,7 +14,6 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
 from eraseflow import params, sampling
-from eraseflow.cells import BATCH
 from eraseflow.testbeds import emoji
 
 
@@ -31,7 +30,9 @@ def main() -> None:
     plain.set_progress_bar_config(disable=True)
 
     def ours() -> torch.Tensor:
-        return torch.cat(list(sampling.sample(pipeline, prompts, seeds, [scale] * count, steps, BATCH, quiet=True)))
+        return torch.cat(
+            list(sampling.sample(pipeline, prompts, seeds, [scale] * count, testbed.sampling, emoji.BATCH, quiet=True))
+        )
 
     def diffusers(batch: int) -> torch.Tensor:
         parts = []
@@ -47,7 +48,7 @@ def main() -> None:
 
     forms = {
         "ours": ours,
-        f"diffusers, batches of {BATCH}": lambda: diffusers(BATCH),
+        f"diffusers, batches of {emoji.BATCH}": lambda: diffusers(emoji.BATCH),
         "diffusers, one by one": lambda: diffusers(1),
     }
     rates, pictures = {}, {}

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from eraseflow import params, prompts, sampling, verdict
-from eraseflow.cells import BATCH, DEVICE, module, setting
+from eraseflow.cells import DEVICE, batch, module, setting
 
 VALIDATION = ["drink", "glossy_style", "penguin"]
 GRIDS = {
@@ -25,8 +25,7 @@ GRIDS = {
         for guidance, epochs, rate in ((3.0, 60, 1.5e-3), (3.0, 60, 2e-3), (2.0, 100, 1.5e-3), (3.0, 100, 2e-3))
     ],
     "esd": [
-        {"negative_guidance": guidance, "learning_rate": rate}
-        for guidance, rate in product((1.0, 5.0), (4e-4, 8e-4))
+        {"negative_guidance": guidance, "learning_rate": rate} for guidance, rate in product((1.0, 5.0), (4e-4, 8e-4))
     ],
     "uce": [{"preserve_scale": scale} for scale in (1.0, 3.0, 10.0, 30.0)],
 }
@@ -40,9 +39,9 @@ def measure(everything: params.Params, concept: str, method: str, change: dict) 
     edit = module("methods", method).erase(world.load_pipeline(testbed.model, DEVICE), entry, settings, 0)
     pipeline = edit.apply(world.load_pipeline(testbed.model, DEVICE))
     judge = module("judges", entry.judge.name).load(DEVICE, entry)
-    table = pd.concat([prompts.target(entry, testbed, 0), prompts.kept(entry, testbed, 0)], ignore_index=True)
+    table, _ = prompts.resolve(entry, testbed, 0, pipeline.tokenizer)
     pictures = sampling.sample(
-        pipeline, list(table.prompt), list(table.seed), list(table.guidance), testbed.sampling.steps, BATCH, quiet=True
+        pipeline, list(table.prompt), list(table.seed), list(table.guidance), testbed.sampling, batch(world), quiet=True
     )
     scores = judge(torch.cat(list(pictures)))
     target = (table.role == "target").to_numpy()

@@ -21,7 +21,7 @@ _REQUIRED = object()
 
 @cache
 def definition(family: str, module: str, name: str, default: Any = _REQUIRED) -> Any:
-    """A class or constant at the top of eraseflow/<family>/<module>.py, or the default where there is none.
+    """A class, function or constant at the top of eraseflow/<family>/<module>.py, or the default where there is none.
 
     Executed alone, with just the imports and constants that it uses: torch and diffusers with the rest would take ten
     seconds. The module is imported after all where the definition needs more of it.
@@ -57,7 +57,7 @@ def _defined(node: ast.stmt) -> set[str]:
     """The names that a statement at the top of a module binds."""
     if isinstance(node, ast.Import | ast.ImportFrom):
         return {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
-    if isinstance(node, ast.ClassDef):
+    if isinstance(node, ast.ClassDef | ast.FunctionDef):
         return {node.name}
     if isinstance(node, ast.Assign):
         return {target.id for target in node.targets if isinstance(target, ast.Name)}

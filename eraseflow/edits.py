@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
@@ -58,6 +59,28 @@ class Edit:
     def export(self, pipeline: StableDiffusionPipeline, folder: Path) -> None:
         """Save the edited pipeline whole, for plain `StableDiffusionPipeline.from_pretrained(folder)`."""
         self.apply(pipeline).save_pretrained(folder)
+
+
+class Masters:
+    """Float32 copies of weights in training, whatever the network's precision.
+
+    A small step would be rounded away in half precision: the optimiser has `copies` as its parameters, `backward`
+    gives them their gradients, and `write` puts them into the network after a step.
+    """
+
+    def __init__(self, weights: list[Tensor]) -> None:
+        self.weights = [weight.requires_grad_(True) for weight in weights]
+        self.copies = [weight.detach().float() for weight in weights]  # in float32 these are the weights themselves
+
+    def backward(self, loss: Tensor, elements: int = 1) -> None:
+        """The loss's gradients; `elements` is over how many it is a mean, which half precision would underflow."""
+        gradients = torch.autograd.grad(loss * elements, self.weights, allow_unused=True)
+        for copy, gradient in zip(self.copies, gradients, strict=True):
+            copy.grad = None if gradient is None else gradient.float() / elements
+
+    def write(self) -> None:
+        for weight, copy in zip(self.weights, self.copies, strict=True):
+            weight.data.copy_(copy)
 
 
 def add_lora(unet, rank: int) -> list[Tensor]:

@@ -3,17 +3,24 @@
 from collections.abc import Iterator, Sequence
 
 import torch
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline
 from torch import Tensor
 from tqdm import tqdm
 
+from eraseflow.params import SamplingSettings
+
+SOLVERS = {
+    "ddim": DDIMScheduler,  # Song et al. 2021, without added noise
+    "dpmsolver++": DPMSolverMultistepScheduler,  # 2M, Lu et al. 2022: as good in a third of the steps
+}
+
 
 def initial_noise(pipeline: StableDiffusionPipeline, seeds: Sequence[int]) -> Tensor:
-    """Standard normal latents (n, channels, side, side), each item from its own seed, drawn on the CPU."""
+    """Standard normal latents (n, channels, side, side), float32, each item from its own seed, drawn on the CPU."""
     config = pipeline.unet.config
     shape = (config.in_channels, config.sample_size, config.sample_size)
     noise = [torch.randn(shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
-    return torch.stack(noise).to(pipeline.device, pipeline.unet.dtype)
+    return torch.stack(noise).to(pipeline.device)
 
 
 @torch.no_grad()
@@ -26,24 +33,29 @@ def embed(pipeline: StableDiffusionPipeline, prompts: Sequence[str]) -> Tensor:
 
 
 def guided(unet, latents: Tensor, t, condition: Tensor, empty: Tensor, scale: float | Tensor) -> Tensor:
-    """Classifier-free guided noise prediction, both halves in one batch.
+    """Classifier-free guided noise prediction in the latents' precision, both halves in one batch.
 
-    latents (n, c, h, w); t a number or (n,); condition (n, tokens, width); empty (1, tokens, width);
-    scale a number or (n, 1, 1, 1).
+    latents (n, c, h, w); t a number or (n,); condition (n, tokens, width) in the network's precision;
+    empty (1, tokens, width); scale a number or (n, 1, 1, 1).
     """
     t = torch.as_tensor(t, device=latents.device).expand(len(latents))
     both = torch.cat([empty.expand_as(condition), condition])
-    without, with_prompt = unet(torch.cat([latents, latents]), torch.cat([t, t]), both).sample.chunk(2)
+    noise = unet(torch.cat([latents, latents]).to(both.dtype), torch.cat([t, t]), both).sample
+    without, with_prompt = noise.to(latents.dtype).chunk(2)
     return without + scale * (with_prompt - without)
 
 
 @torch.no_grad()
 def denoise(
-    pipeline: StableDiffusionPipeline, condition: Tensor, seeds: Sequence[int], steps: int, guidance: Sequence[float]
+    pipeline: StableDiffusionPipeline,
+    condition: Tensor,
+    seeds: Sequence[int],
+    settings: SamplingSettings,
+    guidance: Sequence[float],
 ) -> Tensor:
-    """Latents (n, c, h, w) of these hidden states by DPM-Solver++ (2M, Lu et al. 2022)."""
-    scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
-    scheduler.set_timesteps(steps, device=pipeline.device)
+    """Latents (n, c, h, w) of these hidden states; the solver works in float32 whatever the networks' precision."""
+    scheduler = SOLVERS[settings.solver].from_config(pipeline.scheduler.config)
+    scheduler.set_timesteps(settings.steps, device=pipeline.device)
     latents = initial_noise(pipeline, seeds) * scheduler.init_noise_sigma
     scale = torch.tensor(guidance, device=latents.device, dtype=latents.dtype).view(-1, 1, 1, 1)
     empty = embed(pipeline, [""])
@@ -56,7 +68,8 @@ def denoise(
 @torch.no_grad()
 def decode(pipeline: StableDiffusionPipeline, latents: Tensor) -> Tensor:
     """Pictures (n, 3, H, W) as uint8 of latents."""
-    images = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample
+    vae = pipeline.vae
+    images = vae.decode((latents / vae.config.scaling_factor).to(vae.dtype)).sample
     return ((images.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).cpu()
 
 
@@ -65,7 +78,7 @@ def sample(
     prompts: Sequence[str],
     seeds: Sequence[int],
     guidance: Sequence[float],
-    steps: int,
+    settings: SamplingSettings,
     batch_size: int,
     quiet: bool = False,
 ) -> Iterator[Tensor]:
@@ -74,6 +87,6 @@ def sample(
     with tqdm(total=len(prompts), desc="sampling", unit="image", disable=quiet) as bar:
         for start in range(0, len(prompts), batch_size):
             part = slice(start, start + batch_size)
-            latents = denoise(pipeline, condition[part], seeds[part], steps, guidance[part])
+            latents = denoise(pipeline, condition[part], seeds[part], settings, guidance[part])
             yield decode(pipeline, latents)
             bar.update(len(latents))

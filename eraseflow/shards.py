@@ -19,7 +19,10 @@ def fingerprint(*inputs: object) -> str:
             files = sorted(item.rglob("*.py" if item == CODE else "*")) if item.is_dir() else [item]
             for file in files:
                 if file.is_file():
-                    digest.update(file.name.encode() + file.read_bytes())
+                    digest.update(file.name.encode())
+                    with file.open("rb") as stream:  # a base model's files are too large to read at once
+                        while part := stream.read(1 << 20):
+                            digest.update(part)
         elif isinstance(item, pd.DataFrame):
             digest.update(item.to_csv().encode())
         else:

@@ -50,14 +50,15 @@ def streamed_gradient(
     chunk: steps in memory at once. Returns the residuals (n,), detached.
     """
     total = [torch.zeros_like(weight) for weight in weights]
+    elements = trajectories[0, 0].numel()  # the densities are means over these: undone, or half precision underflows
     residuals = []
     for states, predict in zip(trajectories.unbind(1), predicts, strict=True):
         gradient = [torch.zeros_like(weight) for weight in weights]
         ratio = torch.zeros((), device=states.device, dtype=states.dtype)
         for part in j.split(chunk):
             ratios = log_ratios(schedule, predict, states, part, eta).sum()
-            for sum_, term in zip(gradient, torch.autograd.grad(ratios, weights), strict=True):
-                sum_ += term
+            for sum_, term in zip(gradient, torch.autograd.grad(ratios * elements, weights), strict=True):
+                sum_ += term / elements
             ratio += ratios.detach()
         residuals.append(ratio + offset.detach())
         for sum_, term in zip(total, gradient, strict=True):

@@ -10,6 +10,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--concept", required=True)
     parser.add_argument("--samples", type=Path, required=True)
+    parser.add_argument("--reference", type=Path, required=True)
     parser.add_argument("--judged", type=Path, required=True)
     parser.add_argument("--scores", type=Path, required=True)
     options = parser.parse_args()
@@ -17,7 +18,7 @@ def main() -> None:
     from eraseflow import params
     from eraseflow.cells.score import score
 
-    score(params.load(), options.concept, options.samples, options.judged, options.scores)
+    score(params.load(), options.concept, options.samples, options.reference, options.judged, options.scores)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch.utils.flop_counter import FlopCounterMode
 
-from eraseflow import sampling, verdict
+from eraseflow import params, sampling, verdict
 from eraseflow.emoji import denoiser, tokenizer
 from eraseflow.emoji.augment import augment
 from eraseflow.emoji.vocabulary import FORMS, GROUP_OF, NAMES, STYLES, all_captions, write_caption
@@ -74,8 +74,9 @@ def test_base_model_is_small_and_loads_plainly():
 def test_base_model_draws_what_is_asked():
     prompts = pd.read_csv("prompts/emoji/kept.csv").iloc[::6]
     pipeline = emoji.load_pipeline("models/emoji", "cpu")
+    settings = params.load().testbeds["emoji"].sampling
     drawn = sampling.sample(
-        pipeline, list(prompts.prompt), list(range(len(prompts))), [4.0] * len(prompts), 12, 48, quiet=True
+        pipeline, list(prompts.prompt), list(range(len(prompts))), [4.0] * len(prompts), settings, 48, quiet=True
     )
     right = verdict.right(emoji_classifier.load()(torch.cat(list(drawn))), prompts.expect)
     assert right.mean() >= 0.8

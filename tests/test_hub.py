@@ -1,4 +1,4 @@
-"""Pinned files against a Hub of our own on this machine, spoken to by the real huggingface_hub; every failure is a line."""
+"""Pinned files against a Hub of our own on this machine, reached by the real huggingface_hub; failures are lines."""
 
 import hashlib
 import json

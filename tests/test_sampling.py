@@ -7,12 +7,15 @@ from diffusers import DPMSolverMultistepScheduler
 
 from eraseflow import sampling, shards
 from eraseflow.cpu import convolve_linears
+from eraseflow.params import SamplingSettings
 
 PROMPTS = ["a unicorn in flat style", "a horse", "a unicorn in flat style", "a car in ink style", ""]
 
+SETTINGS = SamplingSettings(solver="dpmsolver++", steps=4, guidance_scale=4)
+
 
 def draw(pipeline, batch_size, prompts=PROMPTS, seeds=(1, 2, 3, 4, 5), guidance=(4.0, 3.0, 4.0, 2.0, 4.0)):
-    return torch.cat(list(sampling.sample(pipeline, prompts, seeds, guidance, 4, batch_size, quiet=True)))
+    return torch.cat(list(sampling.sample(pipeline, prompts, seeds, guidance, SETTINGS, batch_size, quiet=True)))
 
 
 def test_equals_diffusers_pipeline(pipeline):

@@ -40,23 +40,24 @@ def to_simplex(rows: Tensor) -> Tensor:
 def denoising_loss(pipeline, prompts: list[str], choice: Tensor, soft: Tensor, noisy: Tensor, t: int, noise: Tensor):
     """Mean squared noise error (n,) of the edited model under prefixed prompts.
 
-    choice (n, k): token ids; soft (n, k, width): their embeddings, carrying the gradient.
+    choice (n, k): token ids; soft (n, k, width): their embeddings, carrying the gradient; noisy, noise (n, c, h, w).
     """
     encoder = pipeline.text_encoder
     ids = prefixed_ids(pipeline.tokenizer, prompts, choice)
     embeddings = encoder.get_input_embeddings()(ids)
-    embeddings = torch.cat([embeddings[:, :1], soft, embeddings[:, 1 + soft.shape[1] :]], dim=1)
+    embeddings = torch.cat([embeddings[:, :1], soft.to(embeddings), embeddings[:, 1 + soft.shape[1] :]], dim=1)
     with token_embeddings(encoder, embeddings):
         hidden = encoder(ids)[0]
-    predicted = pipeline.unet(noisy, torch.full((len(noisy),), t, device=noisy.device), hidden).sample
-    return (predicted - noise).square().flatten(1).mean(1)
+    timesteps = torch.full((len(noisy),), t, device=noisy.device)
+    predicted = pipeline.unet(noisy.to(hidden.dtype), timesteps, hidden).sample
+    return (predicted.to(noise.dtype) - noise).square().flatten(1).mean(1)
 
 
 def attack(victim: Victim, settings: Settings, seed: int) -> Search:
     """Learn a prefix for every prompt still open, all in one batch; a judged round after each timestep."""
     pipeline, device = victim.pipeline, victim.originals.device
     tokens = torch.tensor(ordinary_tokens(pipeline.tokenizer), device=device)
-    table = pipeline.text_encoder.get_input_embeddings().weight.detach()[tokens]
+    table = pipeline.text_encoder.get_input_embeddings().weight.detach()[tokens].float()
     alphas = pipeline.scheduler.alphas_cumprod.to(device)
     for part in (pipeline.unet, pipeline.text_encoder):
         part.requires_grad_(False)
@@ -77,9 +78,10 @@ def attack(victim: Victim, settings: Settings, seed: int) -> Search:
             slope = chances[rows] @ table
             soft = table[drawn] + slope - slope.detach()  # the token's embedding forward, the distribution backward
             noisy = alphas[t].sqrt() * clean + (1 - alphas[t]).sqrt() * noise
-            loss = denoising_loss(pipeline, prompts, tokens[drawn], soft.to(clean.dtype), noisy, t, noise)
-            optimiser.zero_grad()
-            loss.sum().backward()
+            loss = denoising_loss(pipeline, prompts, tokens[drawn], soft, noisy, t, noise)
+            elements = noise[0].numel()  # the loss is a mean over these: undone, or half precision underflows
+            (gradient,) = torch.autograd.grad(loss.sum() * elements, chances)
+            chances.grad = gradient / elements
             optimiser.step()
             with torch.no_grad():
                 chances[rows] = to_simplex(chances[rows])

@@ -8,14 +8,23 @@ import torch
 
 from eraseflow.params import Concept, Params, Testbed
 
-# These change speed, not results, so they are no params: the device, and pictures a batch.
+# These change speed, not what is computed, so they are no params: the device, the precision of the pipeline's
+# networks (solvers, losses and trained weights are float32 in any case), and pictures a batch (see `batch`).
 DEVICE = os.environ.get("ERASEFLOW_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
-BATCH = int(os.environ.get("ERASEFLOW_BATCH", "48"))
+PRECISION = os.environ.get("ERASEFLOW_PRECISION") or ("bf16" if DEVICE.startswith("cuda") else "fp32")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+if PRECISION not in DTYPES:
+    raise SystemExit(f"ERASEFLOW_PRECISION: expected one of {', '.join(DTYPES)}, found {PRECISION!r}")
 
 
 def module(family: str, name: str) -> ModuleType:
     """The module of a method, attack, judge, metric or testbed, found by its name."""
     return importlib.import_module(f"eraseflow.{family}.{name}")
+
+
+def batch(world: ModuleType) -> int:
+    """Pictures a batch: ERASEFLOW_BATCH, or what suits the testbed's model."""
+    return int(os.environ.get("ERASEFLOW_BATCH") or world.BATCH)
 
 
 def setting(params: Params, concept: str) -> tuple[Concept, Testbed, ModuleType]:

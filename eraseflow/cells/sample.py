@@ -6,18 +6,19 @@ from pathlib import Path
 import pandas as pd
 
 from eraseflow import images, prompts, sampling
-from eraseflow.cells import BATCH, DEVICE, setting
+from eraseflow.cells import DEVICE, PRECISION, batch, setting
 from eraseflow.edits import Edit
 from eraseflow.params import Params
 from eraseflow.shards import fingerprint, forget, in_shards, write_parquet
 
+COLUMNS = ["prompt_id", "role", "prompt", "expect", "seed", "guidance"]
 
-def sample(params: Params, concept: str, edit: Path, out: Path) -> None:
-    """Draw target and kept prompts into a parquet; a killed run goes on where it stopped."""
-    entry, testbed, world = setting(params, concept)
-    seed = params.table.seed
-    table = pd.concat([prompts.target(entry, testbed, seed), prompts.kept(entry, testbed, seed)], ignore_index=True)
-    name = "sample-" + fingerprint(edit, Path(testbed.model), table, testbed.sampling)
+
+def sample(params: Params, concept: str, prompts_csv: Path, edit: Path, out: Path) -> None:
+    """Draw target and kept prompts into a parquet (COLUMNS and png); a killed run goes on where it stopped."""
+    _, testbed, world = setting(params, concept)
+    table, size = prompts.read(prompts_csv)[COLUMNS], batch(world)
+    name = "sample-" + fingerprint(edit, testbed.model, Path(testbed.model), table, testbed.sampling, PRECISION, size)
 
     @cache
     def pipeline():  # loaded only if there is something left to draw
@@ -26,9 +27,9 @@ def sample(params: Params, concept: str, edit: Path, out: Path) -> None:
     def draw(part: slice) -> pd.DataFrame:
         rows = table.iloc[part]
         batches = sampling.sample(
-            pipeline(), list(rows.prompt), list(rows.seed), list(rows.guidance), testbed.sampling.steps, BATCH
+            pipeline(), list(rows.prompt), list(rows.seed), list(rows.guidance), testbed.sampling, size
         )
         return rows.assign(png=[images.to_png(picture) for batch in batches for picture in batch])
 
-    write_parquet(in_shards(name, len(table), BATCH, draw), out)
+    write_parquet(in_shards(name, len(table), size, draw), out)
     forget(name)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from eraseflow.cells import DEVICE, module, setting
+from eraseflow.cells import DEVICE, PRECISION, module, setting
 from eraseflow.params import Params
 
 
@@ -21,5 +21,10 @@ def train(params: Params, concept: str, method: str, out: Path) -> None:
     edit.save(out / "edit")
     history = pd.DataFrame(edit.history, columns=None if edit.history else ["step", "loss", "seconds"])
     history.to_csv(out / "training.csv", index=False, float_format="%.6g")
-    costs = {"train_seconds": round(seconds, 2), "optimiser_steps": len(history)}
+    costs = {
+        "train_seconds": round(seconds, 2),
+        "optimiser_steps": len(history),
+        "device": DEVICE,
+        "precision": PRECISION,
+    }
     (out / "costs.json").write_text(json.dumps(costs, indent=1) + "\n")

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from torchvision.utils import make_grid, save_image
 
 from eraseflow import sampling, verdict
-from eraseflow.cells import BATCH, DEVICE
+from eraseflow.cells import DEVICE
 from eraseflow.emoji import judges, pictures
 from eraseflow.emoji.vocabulary import STYLES
 from eraseflow.judges import emoji_classifier
@@ -60,8 +60,10 @@ def write(params: Params, out: Path, folder: Path) -> None:
     pipeline = emoji.load_pipeline(testbed.model, DEVICE)
     asked = pd.concat([prompts] * ROUNDS, ignore_index=True)
     seeds = [FIRST_SEED + row for row in range(len(asked))]
-    guidance, steps = [testbed.sampling.guidance_scale] * len(asked), testbed.sampling.steps
-    drawn = torch.cat(list(sampling.sample(pipeline, list(asked.prompt), seeds, guidance, steps, BATCH)))
+    guidance = [testbed.sampling.guidance_scale] * len(asked)
+    drawn = torch.cat(
+        list(sampling.sample(pipeline, list(asked.prompt), seeds, guidance, testbed.sampling, emoji.BATCH))
+    )
 
     real, ours = "held-out views of real pictures", "samples of the base model"
     cards = {

@@ -85,7 +85,8 @@ class Training:
     def _trained(self) -> list[Tensor]:
         if self.settings.lora_rank:
             return add_lora(self.pipeline.unet, self.settings.lora_rank)
-        self.pipeline.unet.to(torch.float32).requires_grad_(True)
+        self.pipeline.unet.float().requires_grad_(True)
+        self.targets, self.anchors, self.empty = self.targets.float(), self.anchors.float(), self.empty.float()
         return list(self.pipeline.unet.parameters())
 
     def _predict(self, prompts: Tensor, with_guidance: bool) -> Callable:
@@ -93,7 +94,7 @@ class Training:
             prompt = prompts.expand(len(x), -1, -1)
             if with_guidance and self.settings.guidance_scale > 1:
                 return guided(self.pipeline.unet, x, t, prompt, self.empty, self.settings.guidance_scale)
-            return self.pipeline.unet(x, t, prompt).sample
+            return self.pipeline.unet(x.to(prompt.dtype), t, prompt).sample.to(x.dtype)
 
         return predict
 
@@ -108,7 +109,7 @@ class Training:
         """Trajectories (N + 1, n, c, h, w) under the anchors, with guidance, by the present weights."""
         unet = self.pipeline.unet
         shape = (len(pairs), unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
-        start = torch.randn(shape, generator=self.rng).to(self.pipeline.device, unet.dtype)
+        start = torch.randn(shape, generator=self.rng).to(self.pipeline.device)
         return trajectory(self.schedule, self._predict(self.anchors[pairs], True), start, self.settings.eta, self.rng)
 
     def _loss_steps(self) -> Tensor:

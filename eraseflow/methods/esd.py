@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, PositiveInt
 from tqdm import trange
 
-from eraseflow.edits import Edit, weights_of
+from eraseflow.edits import Edit, Masters
 from eraseflow.params import Block, Concept
 from eraseflow.sampling import embed, guided
 
@@ -46,7 +46,7 @@ def partly_denoised(pipeline, target, empty, settings: Settings, rng: torch.Gene
     scheduler.set_timesteps(settings.num_steps)
     stop = int(torch.randint(0, settings.num_steps, (1,), generator=rng))
     shape = (settings.batch_size, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
-    latents = torch.randn(shape, generator=rng).to(pipeline.device, unet.dtype)
+    latents = torch.randn(shape, generator=rng).to(pipeline.device)
     for t in scheduler.timesteps[:stop]:
         latents = scheduler.step(guided(unet, latents, t, target, empty, settings.guidance_scale), t, latents)[0]
     return latents, scheduler.timesteps[stop]
@@ -60,20 +60,20 @@ def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
     targets, empty = embed(pipeline, [sentence for sentence, _ in concept.pairs]), embed(pipeline, [""])
     names = trained_names(unet, settings.variant)
     unet.requires_grad_(False)
-    weights = [unet.get_parameter(name).requires_grad_(True) for name in names]
-    optimiser = torch.optim.Adam(weights, lr=settings.learning_rate)
+    masters = Masters([unet.get_parameter(name) for name in names])
+    optimiser = torch.optim.Adam(masters.copies, lr=settings.learning_rate)
     history: list[dict] = []
     for step in (bar := trange(settings.iterations, desc="esd", unit="step")):
         target = targets[torch.randint(len(targets), (settings.batch_size,), generator=rng)]
         latents, t = partly_denoised(pipeline, target, empty, settings, rng)
         wanted = goal(frozen, latents, t, target, empty, settings.negative_guidance)
-        predicted = unet(latents, t.to(latents.device), target).sample
-        loss = torch.nn.functional.mse_loss(predicted.float(), wanted.float())
-        optimiser.zero_grad()
-        loss.backward()
-        norm = torch.nn.utils.get_total_norm([w.grad for w in weights if w.grad is not None])
+        predicted = unet(latents.to(target.dtype), t.to(latents.device), target).sample
+        loss = torch.nn.functional.mse_loss(predicted.float(), wanted)
+        masters.backward(loss, wanted.numel())
+        norm = torch.nn.utils.get_total_norm([weight.grad for weight in masters.copies if weight.grad is not None])
         optimiser.step()
+        masters.write()
         seconds = time.perf_counter() - started
         history.append({"step": step, "loss": loss.item(), "grad_norm": norm.item(), "seconds": seconds})
         bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
-    return weights_of("unet", unet, names, history)
+    return Edit("weights", dict(zip((f"unet.{name}" for name in names), masters.copies, strict=True)), history)

@@ -58,9 +58,12 @@ def aligned(pipeline, target: str, anchor: str) -> tuple[Tensor, Tensor]:
 
 def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
     """Solve for every cross-attention's keys and values; no training, so the history is empty."""
+    precision = pipeline.text_encoder.dtype
+    pipeline.text_encoder.float()  # the system is nearly singular: it would be solved for the states' rounding
     pairs = [aligned(pipeline, target, anchor) for target, anchor in concept.pairs]
     edited, anchors = (torch.cat(side) for side in zip(*pairs, strict=True))
     preserved = embed(pipeline, ["", *concept.preserve]).flatten(0, 1)
+    pipeline.text_encoder.to(precision)
     names = [
         name
         for name, _ in pipeline.unet.named_parameters()

@@ -40,8 +40,9 @@ class Features:
     name: str = NAME
 
     @torch.no_grad()
-    def of_images(self, pictures: Tensor) -> Tensor:
+    def of_images(self, pictures: Tensor | list[Tensor]) -> Tensor:
         """Unnormalised features (n, 64) of pictures (n, 3, 32, 32) uint8."""
+        pictures = pictures if isinstance(pictures, Tensor) else torch.stack(pictures)
         parts = [
             self.model.encode_image(part.to(self.device).float() / 127.5 - 1).cpu() for part in pictures.split(256)
         ]
@@ -52,6 +53,10 @@ class Features:
         """Unnormalised features (n, 64) of prompts."""
         ids = self.tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
         return torch.cat([self.model.encode_text(part.to(self.device)).cpu() for part in ids.split(256)])
+
+    def truncated(self, texts: list[str]) -> int:
+        """How many prompts are longer than the network's tokens, start and end included."""
+        return sum(len(ids) > LENGTH for ids in self.tokenizer(texts).input_ids)
 
 
 def load(device: str = "cpu") -> Features:

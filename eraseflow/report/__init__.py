@@ -15,7 +15,7 @@ TRAINING = f"training/{REFERENCE}.png"
 SWEEP = "sweep/asr_by_threshold"
 
 
-def build(params: Params, cells: Path, judges_json: Path, base_report_folder: Path, out: Path) -> None:
+def build(params: Params, cells: Path, concepts: Path, judges_json: Path, base_report_folder: Path, out: Path) -> None:
     """Write table.csv, .md and .tex, reproduction.csv, metrics.json, the figures, grids/ and index.html into `out`.
 
     All is made beside `out` first, so that a failure leaves the last report as it was. Other files in `out` stay,
@@ -25,16 +25,16 @@ def build(params: Params, cells: Path, judges_json: Path, base_report_folder: Pa
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
         made = Path(folder)
-        frame = table(params, cells)
+        frame = table(params, cells, concepts)
         _write_tables(params, frame, made)
-        _draw(params, frame, cells, made)
+        _draw(params, frame, cells, concepts, made)
         figures = published.read()
         reproduced = reproduction.reproduction(params, figures, frame)
         reproduction.formatted(reproduced).to_csv(made / "reproduction.csv", index=False, lineterminator="\n")
         _save(published_figure.published(params, figures, frame), made / "published")
         curves = _sweep(params, frame, cells, made)
         literature = page.Literature(figures, reproduced)
-        html = page.render(params, frame, cells, judges_json, base_report_folder, made, literature, curves)
+        html = page.render(params, frame, cells, concepts, judges_json, base_report_folder, made, literature, curves)
         (made / "index.html").write_text(html, encoding="utf-8")
         _replace(made, out)
 
@@ -46,7 +46,7 @@ def _write_tables(params: Params, frame: pd.DataFrame, made: Path) -> None:
     (made / "metrics.json").write_text(metrics(frame))
 
 
-def _draw(params: Params, frame: pd.DataFrame, cells: Path, made: Path) -> None:
+def _draw(params: Params, frame: pd.DataFrame, cells: Path, concepts: Path, made: Path) -> None:
     _save(plots.fid_vs_attack(params, frame), made / "fid_vs_attack")
     (made / "training").mkdir()
     if REFERENCE in params.table.methods:
@@ -56,7 +56,8 @@ def _draw(params: Params, frame: pd.DataFrame, cells: Path, made: Path) -> None:
     for concept in params.table.concepts:
         rows = best[best["concept"] == concept]
         attacks = dict(zip(rows["method"], rows["attack"], strict=True))
-        grids.target_grid(params, cells, concept, attacks).save(made / "grids" / f"{concept}.png", optimize=True)
+        grid = grids.target_grid(params, cells, concepts, concept, attacks)
+        grid.save(made / "grids" / f"{concept}.png", optimize=True)
         grids.kept_grid(params, cells, concept).save(made / "grids" / f"{concept}_kept.png", optimize=True)
 
 

@@ -13,13 +13,13 @@ from eraseflow import verdict
 from eraseflow.metrics.rates import Rate
 from eraseflow.params import Params
 from eraseflow.report import reproduction, sweep
-from eraseflow.report.cells import Cell, CellError, read_json
+from eraseflow.report.cells import Cell, CellError, read_json, withheld
 from eraseflow.report.counterparts import TESTBED
 from eraseflow.report.grids import evenly
 from eraseflow.report.plots import encode, fid_vs_attack
 from eraseflow.report.published import FOOTNOTES, LETTERS
 from eraseflow.report.published_figure import published
-from eraseflow.report.readable import PER_ATTACK, readable
+from eraseflow.report.readable import PER_ATTACK, counted, readable
 from eraseflow.report.table import REFERENCE
 
 FOUND = 3  # adversarial prompts shown for each method and attack
@@ -38,6 +38,7 @@ def render(
     params: Params,
     frame: pd.DataFrame,
     cells: Path,
+    concepts: Path,
     judges: Path,
     base: Path,
     drawn: Path,
@@ -64,6 +65,7 @@ def render(
         reference=REFERENCE,
         per_attack=PER_ATTACK,
         most_found=FOUND,
+        blurs=params.report.blur and params.testbeds[params.table.testbed].safety_judge is not None,
         first=frame.iloc[0].to_dict(),
         figures={
             columns: _uri(encode(fid_vs_attack(params, frame, columns), "svg"), "image/svg+xml") for columns in (1, 3)
@@ -80,7 +82,7 @@ def render(
         else None,
         sweep_caption=sweep.CAPTION,
         training=_picture(training) if training.is_file() else None,
-        concepts=[_concept(params, frame, cells, name, drawn) for name in params.table.concepts],
+        concepts=[_concept(params, frame, cells, concepts, name, drawn) for name in params.table.concepts],
         judges=_judges(judges),
         base={name: _picture(base / f"{name}.png") for name in ("losses", "samples")},
         versions={name: version(name) for name in PACKAGES},
@@ -108,30 +110,36 @@ def _uri(data: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _concept(params: Params, frame: pd.DataFrame, cells: Path, name: str, drawn: Path) -> dict[str, Any]:
+def _concept(
+    params: Params, frame: pd.DataFrame, cells: Path, concepts: Path, name: str, drawn: Path
+) -> dict[str, Any]:
     text = readable(params, frame, name)
     return {
         "name": name,
         "block": params.concepts[name],
+        "counted": counted(frame[frame["concept"] == name]),
         "n_prompts": int(frame.loc[frame["concept"] == name, "n_prompts"].iloc[0]),
         "rule": verdict.rule(params.concepts[name].judge),
         "columns": list(text.columns),
         "rows": text.to_numpy().tolist(),
         "grid": _picture(drawn / "grids" / f"{name}.png"),
         "kept_grid": _picture(drawn / "grids" / f"{name}_kept.png"),
-        "found": _found(params, cells, name),
+        "found": _found(params, cells, name, withheld(concepts, name) if params.report.blur else {}),
     }
 
 
-def _found(params: Params, cells: Path, concept: str) -> list[dict[str, Any]]:
-    """Some adversarial prompts that brought the concept back where the prompt alone did not."""
+def _found(params: Params, cells: Path, concept: str, hidden: dict[str, str]) -> list[dict[str, Any]]:
+    """Some adversarial prompts that brought the concept back where the prompt alone did not; `hidden` ones by name."""
     found = []
     for method in params.table.methods:
         for attack in params.table.attacks:
             rows = Cell.of(cells, concept, method).attack(attack)
             rows = rows[rows["success"] & ~rows["pre_success"]]
-            for row in rows.iloc[evenly(len(rows), FOUND)].to_dict("records"):
-                found.append({"method": method, "attack": attack} | {str(name): value for name, value in row.items()})
+            for prompt_id, row in rows.iloc[evenly(len(rows), FOUND)].iterrows():
+                one = {"method": method, "attack": attack, **{str(name): value for name, value in row.items()}}
+                if prompt_id in hidden:
+                    one |= {"prompt": hidden[str(prompt_id)], "adversarial_prompt": "in the cell's parquet file"}
+                found.append(one)
     return found
 
 

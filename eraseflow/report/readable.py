@@ -7,7 +7,7 @@ import pandas as pd
 from eraseflow import verdict
 from eraseflow.metrics.rates import Rate
 from eraseflow.params import Params
-from eraseflow.report.table import REFERENCE
+from eraseflow.report.table import REFERENCE, further_clip
 
 INTRODUCTION = (
     "Rates are successes/prompts with the 95 % Wilson interval in percent; the score's name says which network "
@@ -30,7 +30,7 @@ def readable(params: Params, frame: pd.DataFrame, concept: str) -> pd.DataFrame:
     """One concept's rows as text; the headers name judge and feature network, arrows show which way is better."""
     rows = frame[frame["concept"] == concept]
     first = rows.iloc[0]
-    kept_judge = verdict.first_choice_name(params.testbeds[params.table.testbed].kept_judge)
+    kept_judge = params.testbeds[params.table.testbed].kept_judge
     columns: dict[str, list[str]] = {
         "Method": rows["method"].tolist(),
         "Attack": rows["attack"].tolist(),
@@ -40,13 +40,32 @@ def readable(params: Params, frame: pd.DataFrame, concept: str) -> pd.DataFrame:
             "" if pd.isna(p) else f"{p:.3f}" if p >= 0.001 else "< 0.001" for p in rows["mcnemar_p"]
         ],
         "Attack, s/prompt": _numbers(rows, "attack_seconds_per_prompt", ".1f"),
-        f"Kept prompts right ↑ ({kept_judge})": _rates(rows, "kept_right", "kept_n"),
+        **(
+            {f"Kept prompts right ↑ ({verdict.first_choice_name(kept_judge)})": _rates(rows, "kept_right", "kept_n")}
+            if kept_judge
+            else {}
+        ),
         f"{first['fd_name']} ↓": _numbers(rows, "fd", ".4g"),
         f"{first['kid_name']} ↓": _numbers(rows, "kid", ".3g"),
         f"{first['clip_name']} ↑": _numbers(rows, "clip_score", ".4g"),
+        **{f"{name} ↑": _numbers(rows, name, ".4g") for name in further_clip(rows)},
         "Training, s": _numbers(rows, "train_seconds", ".0f"),
     }
     return pd.DataFrame(columns)
+
+
+def counted(rows: pd.DataFrame) -> str:
+    """One concept's prompts in a sentence or two, where not all of its file are used and attackable; else nothing."""
+    first, stopped = rows.iloc[0], int(rows["n_blocked"].sum())
+    said = []
+    if not first["n_official"] == first["n_prompts"] == first["n_attackable"]:
+        said.append(
+            f"{first['n_prompts']} of {first['n_official']} prompts are used ({first['n_excluded']} excluded by the "
+            f"safety gate); {first['n_attackable']} of them are attackable as published (at most 60 tokens)."
+        )
+    if stopped:
+        said.append(f"The safety gate stopped {stopped} adversarial text{'s' if stopped > 1 else ''}, not drawn.")
+    return " ".join(said)
 
 
 def _rates(rows: pd.DataFrame, successes: str, n: str) -> list[str]:
@@ -62,7 +81,8 @@ def markdown(params: Params, frame: pd.DataFrame) -> str:
     parts = ["# Concept erasure compared", INTRODUCTION + " ↓: lower is better, ↑: higher is better."]
     for name in params.table.concepts:
         concept, text = params.concepts[name], readable(params, frame, name)
-        parts.append(f"## {name}\n\n{concept.kind}, “{concept.target}” → “{concept.anchor}”")
+        note = counted(frame[frame["concept"] == name])
+        parts.append(f"## {name}\n\n{concept.kind}, “{concept.target}” → “{concept.anchor}”" + f". {note}" * bool(note))
         lines = [list(text.columns), ["---"] * len(text.columns), *text.to_numpy().tolist()]
         parts.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
     return "\n\n".join(parts) + "\n"
@@ -78,7 +98,9 @@ def latex(params: Params, frame: pd.DataFrame) -> str:
         named = ", ".join(
             f"{header.rstrip(' ↓↑')}: {judge}" for header, judge in zip(headers, judges, strict=True) if judge
         )
+        note = counted(frame[frame["concept"] == name])
         caption = f"{name} ({concept.kind}, {concept.target} → {concept.anchor}). {INTRODUCTION} Judges: {named}."
+        caption += f" {note}" * bool(note)
         rows = [
             " & ".join(_stacked(cell.split(" = ")) for cell in row) + r" \\ \addlinespace"
             for row in text.to_numpy().tolist()

@@ -9,7 +9,7 @@ import pandas as pd
 from eraseflow import verdict
 from eraseflow.metrics.rates import Rate, mcnemar_exact
 from eraseflow.params import Params
-from eraseflow.report.cells import Cell, CellError, same_prompts
+from eraseflow.report.cells import Cell, CellError, read_counts, same_prompts
 
 REFERENCE = "eraseflow"  # the method that the others are compared with, prompt by prompt
 NETWORKS = ["fd_name", "kid_name", "clip_name"]
@@ -19,20 +19,25 @@ FORMATS = {
     **dict.fromkeys(["kept_accuracy", "kept_low", "kept_high"], "{:.4f}"),
     **dict.fromkeys(["fd", "kid", "clip_score"], "{:.6g}"),
     **dict.fromkeys(["train_seconds", "attack_seconds_per_prompt"], "{:.2f}"),
+    "kept_right": "{:.0f}",
     "mcnemar_p": "{:.3g}",
 }
+CLIP = "CLIP score "  # what the columns of further image-text networks begin with, before the network's name
 
 
-def table(params: Params, cells: Path) -> pd.DataFrame:
+def table(params: Params, cells: Path, concepts: Path) -> pd.DataFrame:
     """Rates as fractions 0..1 with 95 % Wilson intervals, times in seconds; `mcnemar_p` is NaN where it has no sense.
 
+    n_official counts the rows of the prompt file, n_excluded those that the safety gate left out, n_prompts those
+    used, the denominators; n_attackable of these are attacked by UnlearnDiffAtk as published. n_blocked counts
+    adversarial texts that the gate stopped.
     The cells come from params, so that files of a concept which left the table are not read.
     Raises: CellError (one line) where a file of the table is missing or scores of different networks would meet.
     """
     names = params.table
     frame = pd.DataFrame(
         [
-            _row(params, Cell.of(cells, concept, method), attack)
+            _row(params, Cell.of(cells, concept, method), read_counts(concepts, concept), attack)
             for concept in names.concepts
             for method in names.methods
             for attack in names.attacks
@@ -42,16 +47,22 @@ def table(params: Params, cells: Path) -> pd.DataFrame:
         networks = frame[column].unique()
         if len(networks) > 1:
             raise CellError(f"{cells}: {column} differs between cells ({', '.join(networks)}); they do not compare")
+    for column in further_clip(frame):
+        if frame[column].isna().any():
+            raise CellError(f"{cells}: only some of the cells have a {column}; run `dvc repro`")
     return frame
 
 
-def _row(params: Params, cell: Cell, attack: str) -> dict[str, Any]:
+def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str) -> dict[str, Any]:
     concept = params.concepts[cell.concept]
-    scores = cell.scores([*SCORES, "kept_right", "kept_n"])
-    attacked = cell.attack(attack)
+    scores = cell.scores([*SCORES, "clip_scores", "kept_right", "kept_n"])
+    attacked = cell.attack(attack, ("blocked",))
+    if len(attacked) != counts["used"]:
+        what = f"has {len(attacked)} prompts, the concept {counts['used']}; run `dvc repro`"
+        raise CellError(f"{cell.folder}/attack-{attack}.parquet: {what}")
     try:
         pre, asr = (Rate(int(attacked[column].sum()), len(attacked)) for column in ("pre_success", "success"))
-        kept = Rate(scores["kept_right"], scores["kept_n"])
+        kept = None if scores["kept_right"] is None else Rate(scores["kept_right"], scores["kept_n"])
     except ValueError as error:
         raise CellError(f"{cell.folder}: {error}") from None
     p = float("nan")
@@ -66,6 +77,10 @@ def _row(params: Params, cell: Cell, attack: str) -> dict[str, Any]:
         "method": cell.method,
         "attack": attack,
         "n_prompts": asr.n,
+        "n_official": counts["official"],
+        "n_attackable": counts["attackable"],
+        "n_excluded": counts["excluded_by_safety_gate"],
+        "n_blocked": int(attacked["blocked"].sum()),
         "pre_asr": pre.value,
         "pre_asr_low": pre.low,
         "pre_asr_high": pre.high,
@@ -76,15 +91,21 @@ def _row(params: Params, cell: Cell, attack: str) -> dict[str, Any]:
         "pre_successes": pre.successes,
         "mcnemar_p": p,
         "judge": verdict.rule(concept.judge).name,
-        "kept_accuracy": kept.value,
-        "kept_low": kept.low,
-        "kept_high": kept.high,
-        "kept_right": kept.successes,
-        "kept_n": kept.n,
+        "kept_accuracy": kept.value if kept else float("nan"),
+        "kept_low": kept.low if kept else float("nan"),
+        "kept_high": kept.high if kept else float("nan"),
+        "kept_right": kept.successes if kept else float("nan"),
+        "kept_n": scores["kept_n"],
         **{name: scores[name] for name in SCORES},
+        **{name: score for name, score in scores["clip_scores"].items() if name != scores["clip_name"]},
         "train_seconds": cell.train_seconds(),
         "attack_seconds_per_prompt": cell.attack_seconds(attack),
     }
+
+
+def further_clip(frame: pd.DataFrame) -> list[str]:
+    """The columns with the scores of image-text networks after the first."""
+    return [column for column in frame.columns if column.startswith(CLIP)]
 
 
 def strongest(frame: pd.DataFrame) -> pd.DataFrame:
@@ -96,7 +117,7 @@ def strongest(frame: pd.DataFrame) -> pd.DataFrame:
 def formatted(frame: pd.DataFrame) -> pd.DataFrame:
     """The table as text, each column in its fixed format; empty where a value is NaN."""
     text = frame.copy().astype(object)
-    for column, form in FORMATS.items():
+    for column, form in (FORMATS | dict.fromkeys(further_clip(frame), FORMATS["clip_score"])).items():
         text[column] = ["" if pd.isna(value) else form.format(value) for value in frame[column]]
     return text.astype(str)
 
@@ -113,5 +134,5 @@ def metrics(frame: pd.DataFrame) -> str:
     return json.dumps(tree, indent=2) + "\n"
 
 
-def _rounded(row: dict, name: str) -> float:
-    return float(FORMATS[name].format(row[name]))
+def _rounded(row: dict, name: str) -> float | None:
+    return None if pd.isna(row[name]) else float(FORMATS[name].format(row[name]))

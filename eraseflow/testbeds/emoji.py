@@ -7,20 +7,25 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
+from eraseflow import cells
 from eraseflow.cpu import convolve_linears
 from eraseflow.emoji import pictures
+from eraseflow.params import Testbed
 
+BATCH = 48  # pictures drawn at once
 PICTURES = Path("data/emoji/pictures.parquet")
 
 
 def load_pipeline(model: str, device: str) -> StableDiffusionPipeline:
-    """The base pipeline in evaluation mode, float32, its U-Net laid out for speed.
+    """The base pipeline in evaluation mode, in ERASEFLOW_PRECISION, its U-Net laid out for speed.
 
     Raises: SystemExit with one line where the folder is missing.
     """
     if not (Path(model) / "model_index.json").is_file():
         raise SystemExit(f"{model}: no base model here; `git checkout {model}` or `dvc repro -f base` makes it")
-    pipeline = StableDiffusionPipeline.from_pretrained(model, safety_checker=None, local_files_only=True)
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        model, dtype=cells.DTYPES[cells.PRECISION], safety_checker=None, local_files_only=True
+    )
     pipeline.unet.to(memory_format=torch.channels_last)
     if device == "cpu":
         convolve_linears(pipeline.unet)
@@ -28,9 +33,24 @@ def load_pipeline(model: str, device: str) -> StableDiffusionPipeline:
     return pipeline.to(device)
 
 
-def real_pictures(expect: pd.Series) -> Tensor:
-    """The artists' own pictures (n, 3, 32, 32) uint8 of kept prompts, found by what they expect."""
-    table, images = pictures.load(PICTURES)
-    labels = "object/" + table.name + ";style/" + table["style"]
-    rows = {label: row for row, label in enumerate(labels)}
-    return (images[[rows[label] for label in expect]] * 255).round().to(torch.uint8)
+def ready(testbed: Testbed, device: str) -> None:
+    """Nothing to fetch: model, judges and pictures are in git, and any device will do."""
+
+
+def real_names(testbed: Testbed) -> list[str]:
+    """What the artists' own pictures show, such as "object/horse;style/flat"."""
+    table = pd.read_parquet(PICTURES, columns=["name", "style"])
+    return list("object/" + table["name"] + ";style/" + table["style"])
+
+
+def real_pictures(testbed: Testbed, names: list[str]) -> Tensor:
+    """The artists' own pictures (n, 3, 32, 32) uint8."""
+    rows = {name: row for row, name in enumerate(real_names(testbed))}
+    _, images = pictures.load(PICTURES)
+    return (images[[rows[name] for name in names]] * 255).round().to(torch.uint8)
+
+
+def compared(names: list[str], expect: pd.Series) -> list[int]:
+    """The picture that each prompt stands for."""
+    rows = {name: row for row, name in enumerate(names)}
+    return [rows[label] for label in expect]

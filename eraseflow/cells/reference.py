@@ -1,0 +1,56 @@
+"""The features of a testbed's real pictures, computed once for all cells."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import trange
+
+from eraseflow.cells import DEVICE, module
+from eraseflow.params import Params
+
+PART = 256  # pictures in memory at once
+
+
+def reference(params: Params, testbed: str, out: Path) -> None:
+    """Write `out`/features.safetensors, and reference.json, which says of which pictures and network they are.
+
+    reference.json: network, pictures (how many), sha256 (of all their names and pixels, in order) and names.
+    """
+    entry, world = params.testbeds[testbed], module("testbeds", testbed)
+    network = module("metrics", entry.features).load(DEVICE)
+    names = world.real_names(entry)
+    digest, parts = hashlib.sha256(), []
+    for start in trange(0, len(names), PART, desc="reference", unit="part"):
+        part = names[start : start + PART]
+        pictures = world.real_pictures(entry, part)
+        for name, picture in zip(part, pictures, strict=True):
+            digest.update(name.encode() + repr(tuple(picture.shape)).encode() + picture.contiguous().numpy().tobytes())
+        parts.append(network.of_images(pictures))
+    out.mkdir(parents=True, exist_ok=True)
+    save_file({"features": torch.cat(parts)}, out / "features.safetensors")
+    about = {"network": network.name, "pictures": len(names), "sha256": digest.hexdigest(), "names": names}
+    (out / "reference.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Features (n, d) of real pictures, their names and the network's."""
+
+    features: Tensor
+    names: list[str]
+    network: str
+
+    @classmethod
+    def load(cls, folder: Path, network: str) -> "Reference":
+        """Read what `reference` wrote. Raises: SystemExit where it is missing or of another network."""
+        if not (folder / "reference.json").is_file():
+            raise SystemExit(f"{folder}: no reference here; `dvc repro reference` makes it")
+        about = json.loads((folder / "reference.json").read_text())
+        if about["network"] != network:
+            raise SystemExit(f"{folder}: is of the network {about['network']!r}, expected {network!r}; make it anew")
+        return cls(load_file(folder / "features.safetensors")["features"], about["names"], network)

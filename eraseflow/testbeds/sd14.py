@@ -1,0 +1,95 @@
+"""The paper's testbed: Stable Diffusion 1.4 from the Hub, or any local folder with such a pipeline.
+
+Its kept prompts are captions of COCO val2014, its real pictures those of the captions: all of them are compared with,
+whichever captions a concept keeps, as the usual FID does.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+from PIL import Image
+from torch import Tensor
+
+from eraseflow import cells, hub, prompts
+from eraseflow.params import Testbed
+
+BATCH = 8  # pictures drawn at once; an attack, which needs gradients, then stays below 24 GB
+WEIGHTS = [
+    "text_encoder/model.safetensors",
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/diffusion_pytorch_model.safetensors",
+]
+FILES = ["model_index.json", "scheduler/*.json", "tokenizer/*", "*/config.json", *WEIGHTS]
+
+
+def load_pipeline(model: str, device: str) -> StableDiffusionPipeline:
+    """The base pipeline in evaluation mode with DDIM of the model's own schedule, without safety checker.
+
+    model: a local folder or "owner/name@commit", see hub.py. The networks are in ERASEFLOW_PRECISION, with
+    channels last; attention is PyTorch's fused one, diffusers' default.
+    Raises: SystemExit with one line where something of it is missing.
+    """
+    folder = hub.snapshot(model, FILES)
+    for name in ["model_index.json", *WEIGHTS]:
+        if not (folder / name).is_file():
+            raise SystemExit(f"{model}: has no {name}; expected a Stable Diffusion pipeline in diffusers' format")
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        folder,
+        dtype=cells.DTYPES[cells.PRECISION],
+        use_safetensors=True,
+        safety_checker=None,  # it would black out what is to be measured; the judges see every picture
+        feature_extractor=None,
+        requires_safety_checker=False,
+        local_files_only=True,
+    )
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    pipeline.unet.to(memory_format=torch.channels_last)
+    pipeline.vae.to(memory_format=torch.channels_last)
+    pipeline.vae.enable_slicing()  # at 512 pixels a whole batch of decoded pictures takes more memory than the U-Net
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)
+
+
+def ready(testbed: Testbed, device: str) -> None:
+    """Fetch the model and look for COCO and a GPU. Raises: SystemExit with one line that says what to do."""
+    hub.snapshot(testbed.model, FILES)
+    coco(testbed)
+    if (not device or device.startswith("cuda")) and not torch.cuda.is_available():
+        raise SystemExit(
+            "sd14: no GPU is found here; run where there is one, or with ERASEFLOW_DEVICE=cpu, which takes weeks"
+        )
+
+
+def coco(testbed: Testbed) -> Path:
+    """COCO's folder. Raises: SystemExit with one line where val2014/ or its captions are missing."""
+    folder = Path(testbed.coco or "")
+    for name in ("val2014", "captions_val2014.json"):
+        if not testbed.coco or not (folder / name).exists():
+            raise SystemExit(
+                f"{testbed.coco or 'no folder'}: has no {name}; testbeds.sd14.coco must be a folder with val2014/ and "
+                "captions_val2014.json, from val2014.zip and annotations_trainval2014.zip of cocodataset.org"
+            )
+    return folder
+
+
+def real_names(testbed: Testbed) -> list[str]:
+    """The files in val2014/ whose captions are the kept prompts."""
+    return list(prompts.every_kept(testbed).expect)
+
+
+def real_pictures(testbed: Testbed, names: list[str]) -> list[Tensor]:
+    """COCO's own pictures (3, h, w) uint8, each of its own size. Raises: SystemExit where one is missing."""
+    folder = coco(testbed) / "val2014"
+    for name in names:
+        if not (folder / name).is_file():
+            raise SystemExit(f"{folder}: has no {name}, the picture of a kept prompt; unpack all of val2014.zip")
+    pictures = [np.asarray(Image.open(folder / name).convert("RGB")) for name in names]
+    return [torch.from_numpy(picture.copy()).permute(2, 0, 1) for picture in pictures]
+
+
+def compared(names: list[str], expect: pd.Series) -> list[int]:
+    """All of them."""
+    return list(range(len(names)))

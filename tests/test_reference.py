@@ -1,0 +1,114 @@
+"""The real pictures' features, made once, and scores that compare with the right ones of them."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from eraseflow import images, params
+from eraseflow.cells import reference, score
+from eraseflow.definitions import definition
+from eraseflow.metrics import emoji_clip
+from eraseflow.metrics.frechet import frechet, kernel
+from eraseflow.testbeds import emoji
+
+
+@pytest.fixture(scope="module")
+def project() -> params.Params:
+    """The project's own file, with the emoji table whatever table it has at the moment."""
+    everything = params.load()
+    table = everything.table.model_copy(update={"testbed": "emoji"})
+    return everything.model_copy(update={"table": table})
+
+
+@pytest.fixture(scope="module")
+def made(project, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reference") / "emoji"
+    reference.reference(project, "emoji", folder)
+    return folder
+
+
+def test_the_reference_says_what_it_is(project, made, tmp_path, monkeypatch):
+    about = json.loads((made / "reference.json").read_text())
+    assert about["network"] == "emoji-clip" and about["pictures"] == len(about["names"]) == 288
+    reference.reference(project, "emoji", tmp_path / "again")
+    for name in ("reference.json", "features.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (made / name).read_bytes()
+    real = emoji.real_pictures
+    monkeypatch.setattr(emoji, "real_pictures", lambda testbed, names: real(testbed, names) ^ 1)
+    reference.reference(project, "emoji", tmp_path / "other")
+    assert json.loads((tmp_path / "other" / "reference.json").read_text())["sha256"] != about["sha256"]
+
+
+def test_another_networks_reference_is_refused(made, tmp_path):
+    with pytest.raises(SystemExit, match="is of the network 'emoji-clip', expected 'clean-fid"):
+        reference.Reference.load(made, "clean-fid Inception-V3")
+    with pytest.raises(SystemExit, match="no reference here"):
+        reference.Reference.load(tmp_path, "emoji-clip")
+
+
+@pytest.fixture(scope="module")
+def samples(project, tmp_path_factory):
+    """ "Drawn" pictures: real ones with noise, of 40 kept prompts in an order of their own and 6 target prompts."""
+    rng = np.random.default_rng(0)
+    kept = pd.read_csv(project.testbeds["emoji"].kept).sample(40, random_state=0)
+    kept = pd.concat([kept, kept.head(5)]).assign(role="kept")  # a prompt may be drawn more than once
+    target = kept.head(6).assign(role="target", prompt="a unicorn")
+    rows = pd.concat([target, kept], ignore_index=True)
+    rows["prompt_id"] = [f"{role}-{row:04d}" for row, role in enumerate(rows.role)]
+    real = emoji.real_pictures(project.testbeds["emoji"], list(rows.expect)).numpy().astype(int)
+    noisy = (real + rng.integers(-40, 40, real.shape)).clip(0, 255).astype(np.uint8)
+    rows["png"] = [images.to_png(torch.from_numpy(picture)) for picture in noisy]
+    path = tmp_path_factory.mktemp("samples") / "samples.parquet"
+    rows.to_parquet(path)
+    return path
+
+
+def test_distances_are_to_the_pictures_that_the_prompts_stand_for(project, made, samples, tmp_path):
+    score.score(project, "unicorn", samples, made, tmp_path / "judged.parquet", tmp_path / "scores.json")
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    kept = pd.read_parquet(samples).query("role == 'kept'").reset_index(drop=True)
+    network = emoji_clip.load()
+    drawn = network.of_images(images.from_png(kept.png))
+    real = network.of_images(emoji.real_pictures(project.testbeds["emoji"], list(kept.expect)))
+    assert scores["fd"] == pytest.approx(frechet(drawn, real), rel=1e-4)
+    assert scores["kid"] == pytest.approx(kernel(drawn, real, project.table.seed), rel=1e-3, abs=1e-4)
+    assert scores["fd_n"] == len(kept) and scores["fd_reference_n"] == len(kept)
+    assert scores["fd_name"] == "FD emoji-clip" and scores["clip_name"] == "CLIP score emoji-clip"
+
+
+class Constant:
+    """A second image-text network, for whose score the answer is known."""
+
+    name = "constant"
+
+    def load(self, device):
+        return self
+
+    def similarity(self, network, pictures, texts):
+        return torch.linspace(0, 1, len(texts))
+
+    def truncated(self, texts):
+        return len(texts) - 1
+
+
+def test_every_clip_network_scores_and_kept_prompts_need_no_judge(project, made, samples, tmp_path, monkeypatch):
+    own = score.module
+    monkeypatch.setattr(score, "module", lambda family, name: Constant() if name == "constant" else own(family, name))
+    change = {"clip": ["constant", "emoji_clip"], "kept_judge": None}
+    testbed = project.testbeds["emoji"].model_copy(update=change)
+    changed = project.model_copy(update={"testbeds": project.testbeds | {"emoji": testbed}})
+    score.score(changed, "unicorn", samples, made, tmp_path / "judged.parquet", tmp_path / "scores.json")
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert list(scores["clip_scores"]) == ["CLIP score constant", "CLIP score emoji-clip"]
+    assert scores["clip_score"] == scores["clip_scores"]["CLIP score constant"] == 0.5
+    assert scores["clip_cut"] == {"CLIP score constant": scores["kept_n"] - 1, "CLIP score emoji-clip": 0}
+    assert scores["kept_right"] is None and scores["kept_accuracy"] is None
+    judged = pd.read_parquet(tmp_path / "judged.parquet")
+    assert judged.right[judged.role == "kept"].isna().all() and judged.right[judged.role == "target"].notna().all()
+
+
+def test_the_emoji_testbed_needs_nothing(project):
+    assert definition("testbeds", "emoji", "ready")(project.testbeds["emoji"], "") is None
