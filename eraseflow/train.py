@@ -19,6 +19,7 @@ import torch
 from tqdm import tqdm
 
 from eraseflow.methods.eraseflow import Settings, Training
+from eraseflow.safety import blocked
 
 DEFAULT_MODEL = "CompVis/stable-diffusion-v1-4@133a221b8aa7292a167afc5127cb63fb5005638b"
 PRECISIONS = {"no": "fp32", "fp16": "fp16", "bf16": "bf16"}
@@ -104,6 +105,9 @@ def main() -> None:
         raise SystemExit(
             f"--anchor_prompt: must differ from the target prompt, found {options.anchor_prompt!r} for both"
         )
+    for option in ("target_prompt", "anchor_prompt"):
+        if why := blocked(getattr(options, option)):
+            raise SystemExit(f"--{option}: the safety gate blocks it, since training draws from it: {why}")
     if (folder / "state.pt").exists() and not options.resume:
         raise SystemExit(f"{folder}: holds a training already; choose another --name, or --resume to go on with it")
     os.environ["ERASEFLOW_PRECISION"] = PRECISIONS[options.mixed_precision]  # read when the testbed is imported
