@@ -14,6 +14,7 @@ import time
 
 import torch
 
+from eraseflow import trajectory_balance
 from eraseflow.ddim import Schedule, log_density, trajectory
 from eraseflow.edits import add_lora
 from eraseflow.methods import eraseflow
@@ -43,10 +44,11 @@ def measure(form: str, count: int, chunk: int, answer) -> None:
         return lambda x, t: guided(unet, x, t, prompt.expand(len(x), -1, -1), empty, SCALE)
 
     states = trajectory(schedule, predict(anchor), start, ETA, rng)
-    steps = eraseflow.loss_steps(STEPS, rng)
+    steps = trajectory_balance.loss_steps(STEPS, 0, rng)
+    predicts = [predict(target)] * count
 
     def ours() -> list[torch.Tensor]:
-        eraseflow.streamed_gradient(schedule, predict(target), states, steps, ETA, log_z - 2.5, weights, chunk)
+        trajectory_balance.streamed_gradient(schedule, predicts, states, steps, ETA, log_z - 2.5, weights, chunk)
         return [weight.grad for weight in weights]
 
     def plain() -> list[torch.Tensor]:

@@ -17,22 +17,17 @@ import torch
 from eraseflow import params, prompts, sampling, verdict
 from eraseflow.cells import DEVICE, batch, module, setting
 
-VALIDATION = ["penguin", "glossy_style"]
-IN_CONTEXT = ["{}", "a {}", "a cat in {}", "a car in {}", "a rose in {}", "{} cat", "{} car"]
+VALIDATION = ["drink", "glossy_style", "penguin"]
 GRIDS = {
     "original": [{}],
     "eraseflow": [
-        {"learning_rate": rate, "epochs": epochs, "switch_epoch": epochs - 1}
-        for epochs, rate in product((40, 60), (3e-3, 4e-3, 5e-3))
+        {"guidance_scale": guidance, "epochs": epochs, "switch_epoch": epochs - 1, "learning_rate": rate}
+        for guidance, epochs, rate in ((3.0, 60, 1.5e-3), (3.0, 60, 2e-3), (2.0, 100, 1.5e-3), (3.0, 100, 2e-3))
     ],
     "esd": [
-        {"negative_guidance": guidance, "learning_rate": rate}
-        for guidance, rate in product((2.0, 5.0), (1e-3, 2e-3, 3e-3))
+        {"negative_guidance": guidance, "learning_rate": rate} for guidance, rate in product((1.0, 5.0), (4e-4, 8e-4))
     ],
-    "uce": [
-        {"templates": templates, "preserve_scale": scale}
-        for templates, scale in product((["{}", "a {}"], IN_CONTEXT), (1.0, 3.0, 10.0))
-    ],
+    "uce": [{"preserve_scale": scale} for scale in (1.0, 3.0, 10.0, 30.0)],
 }
 
 
@@ -44,7 +39,7 @@ def measure(everything: params.Params, concept: str, method: str, change: dict) 
     edit = module("methods", method).erase(world.load_pipeline(testbed.model, DEVICE), entry, settings, 0)
     pipeline = edit.apply(world.load_pipeline(testbed.model, DEVICE))
     judge = module("judges", entry.judge.name).load(DEVICE, entry)
-    table = pd.concat([prompts.target(entry, testbed, 0), prompts.kept(entry, testbed, 0)], ignore_index=True)
+    table, _ = prompts.resolve(entry, testbed, 0, pipeline.tokenizer)
     pictures = sampling.sample(
         pipeline, list(table.prompt), list(table.seed), list(table.guidance), testbed.sampling, batch(world), quiet=True
     )

@@ -30,11 +30,13 @@ class Edit:
     history: list[dict] = field(default_factory=list)
 
     def save(self, folder: Path) -> None:
-        """Write edit.json and one safetensors file."""
+        """Write one safetensors file and edit.json, each whole or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "edit.json").write_text(json.dumps({"kind": self.kind}) + "\n")
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
-        save_file(tensors, folder / (LORA_FILE if self.kind == "lora" else WEIGHTS_FILE))
+        unfinished = folder / "unfinished.part"
+        save_file(tensors, unfinished)
+        unfinished.replace(folder / (LORA_FILE if self.kind == "lora" else WEIGHTS_FILE))
+        (folder / "edit.json").write_text(json.dumps({"kind": self.kind}) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> "Edit":

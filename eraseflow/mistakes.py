@@ -84,6 +84,8 @@ def _place(model: type[BaseModel], loc: tuple) -> tuple[list[str], type[BaseMode
     for part in loc:
         if part == "[key]":
             break
+        if type(None) in get_args(here):  # an optional block
+            here = get_args(here)[0]
         if isinstance(here, type) and issubclass(here, BaseModel):
             model = here
             here = model.model_fields[part].annotation if part in model.model_fields else None

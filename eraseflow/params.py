@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, 
 
 from eraseflow.mistakes import ParamsError, read, read_yaml
 from eraseflow.params_check import check_names, check_table
+from eraseflow.prompt_files import I2P_PLACES
 
 __all__ = ["Block", "Concept", "Params", "ParamsError", "Testbed", "load"]
 
@@ -31,8 +32,15 @@ def _not_blank(text: str) -> str:
     return text
 
 
+def _i2p(text: str) -> str:
+    if not text.endswith(".csv") and not re.fullmatch(r"datasets/[\w.-]+/[\w.-]+@[0-9a-f]{40}", text):
+        raise ValueError(f"expected {I2P_PLACES}, found {text!r}")
+    return text
+
+
 Name = Annotated[str, AfterValidator(_plain)]
 Text = Annotated[str, AfterValidator(_not_blank)]
+I2P = Annotated[str, AfterValidator(_i2p)]
 
 
 class Table(Block):
@@ -56,7 +64,9 @@ class Testbed(Block):
     features: Name
     clip: list[Name] = Field(min_length=1)
     coco: Text | None = None
+    i2p: I2P | None = None
     sampling: SamplingSettings
+    safety_judge: "ConceptJudge | None" = None
 
 
 class BaseTraining(Block):
@@ -109,6 +119,9 @@ class ConceptJudge(Block):
         return self
 
 
+Testbed.model_rebuild()  # now that its safety judge's class is known
+
+
 class Kept(Block):
     without: list[str]
     neighbours: list[str]
@@ -120,6 +133,8 @@ class Concept(Block):
     kind: Literal["style", "fine_grained", "category"]
     target: Text
     anchor: str
+    also: dict[Text, str] = {}
+    contexts: list[Text] = Field(default=["{}"], min_length=1)
     prompts: Text
     preserve: list[str]
     judge: ConceptJudge
@@ -132,9 +147,20 @@ class Concept(Block):
             raise ValueError(f"target and anchor must differ, found {self.target!r} for both")
         return self
 
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """What methods train on: each target and its anchor, in each context."""
+        anchors = {self.target: self.anchor} | self.also
+        return [(c.format(word).strip(), c.format(anchors[word]).strip()) for word in anchors for c in self.contexts]
+
+
+class Report(Block):
+    blur: bool = True
+
 
 class Params(Block):
     table: Table
+    report: Report = Report()
     testbeds: dict[Name, Testbed]
     emoji: EmojiTraining
     concepts: dict[Name, Concept]

@@ -8,9 +8,10 @@ from eraseflow import prompt_files, questions
 from eraseflow.csv_files import inside
 from eraseflow.definitions import definition, names
 from eraseflow.mistakes import ParamsError, nearest, read
+from eraseflow.safety import blocked
 
 if TYPE_CHECKING:
-    from eraseflow.params import Concept, Params, Testbed
+    from eraseflow.params import Concept, ConceptJudge, Params, Testbed
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -25,6 +26,11 @@ def check_names(params: "Params") -> None:
             if not definition("judges", testbed.kept_judge, "FIRST_CHOICE", True):
                 what = f"the scores of {testbed.kept_judge} do not compete, so it cannot say what a picture shows"
                 raise ParamsError(f"params.yaml: {where}.kept_judge: {what}; expected a classifier")
+        if testbed.safety_judge:
+            _check_rule(testbed.safety_judge, f"{where}.safety_judge")
+            if definition("judges", testbed.safety_judge.name, "NEEDS", ()):
+                what = f"{testbed.safety_judge.name} is asked about one concept; expected a judge of any picture"
+                raise ParamsError(f"params.yaml: {where}.safety_judge.name: {what}")
         for key, networks in (("features", [testbed.features]), ("clip", testbed.clip)):
             for network in networks:
                 _known(network, names("metrics"), f"{where}.{key}", "module of eraseflow/metrics")
@@ -49,22 +55,11 @@ def check_names(params: "Params") -> None:
 def _check_judges(concept: "Concept", where: str) -> None:
     """The judge's rule must be one that its module knows, and every judge of the concept must get what it needs."""
     judge = concept.judge
-    _known(judge.name, names("judges"), f"{where}.judge.name", "module of eraseflow/judges")
+    _check_rule(judge, f"{where}.judge")
     for name in concept.scored_by:
         _known(name, names("judges"), f"{where}.scored_by", "module of eraseflow/judges")
         if (judge.name, *concept.scored_by).count(name) > 1:
             raise ParamsError(f"params.yaml: {where}.scored_by: {name!r} scores the pictures already; leave it out")
-    labels = definition("judges", judge.name, "LABELS")
-    for label in judge.counts:
-        _known(label, labels, f"{where}.judge.counts", f"label of {judge.name}")
-    if judge.protocol is not None:
-        protocols = definition("judges", judge.name, "PROTOCOLS", None)
-        if not protocols:
-            raise ParamsError(f"params.yaml: {where}.judge.protocol: {judge.name} has no protocols; expected counts")
-        _known(judge.protocol, protocols, f"{where}.judge.protocol", f"protocol of {judge.name}")
-    elif judge.threshold is None and not definition("judges", judge.name, "FIRST_CHOICE", True):
-        what = f"the scores of {judge.name} do not compete, so it has no first choice"
-        raise ParamsError(f"params.yaml: {where}.judge: {what}; expected a threshold beside counts")
     judges = (judge.name, *concept.scored_by)
     needs = {need: name for name in judges for need in definition("judges", name, "NEEDS", ())}
     for key in ("questions", "references", "source"):
@@ -72,6 +67,22 @@ def _check_judges(concept: "Concept", where: str) -> None:
             raise ParamsError(f"params.yaml: {where}.judge.{key}: is missing; the judge {needs[key]} needs it")
         if key not in needs and getattr(judge, key) is not None:
             raise ParamsError(f"params.yaml: {where}.judge.{key}: no judge of this concept reads it; leave it out")
+
+
+def _check_rule(judge: "ConceptJudge", where: str) -> None:
+    """What the judge must say must be something that it can say."""
+    _known(judge.name, names("judges"), f"{where}.name", "module of eraseflow/judges")
+    labels = definition("judges", judge.name, "LABELS")
+    for label in judge.counts:
+        _known(label, labels, f"{where}.counts", f"label of {judge.name}")
+    if judge.protocol is not None:
+        protocols = definition("judges", judge.name, "PROTOCOLS", None)
+        if not protocols:
+            raise ParamsError(f"params.yaml: {where}.protocol: {judge.name} has no protocols; expected counts")
+        _known(judge.protocol, protocols, f"{where}.protocol", f"protocol of {judge.name}")
+    elif judge.threshold is None and not definition("judges", judge.name, "FIRST_CHOICE", True):
+        what = f"the scores of {judge.name} do not compete, so it has no first choice"
+        raise ParamsError(f"params.yaml: {where}: {what}; expected a threshold beside counts")
 
 
 def check_table(params: "Params", root: Path) -> None:
@@ -93,17 +104,54 @@ def check_table(params: "Params", root: Path) -> None:
                 f"params.yaml: table.concepts: {name!r} is a concept of testbed {concept.testbed!r}, "
                 f"the table is of {table.testbed!r}"
             )
-        prompt_files.check(root, concept.prompts, f"concepts.{name}.prompts", ["prompt"])
+        _check_wording(concept, f"concepts.{name}")
+        hashed = "sha256" in prompt_files.header(root, concept.prompts)
+        columns = prompt_files.I2P_COLUMNS if hashed else ["prompt"]
+        prompt_files.check(root, concept.prompts, f"concepts.{name}.prompts", columns)
+        if hashed and params.testbeds[table.testbed].i2p is None:
+            what = f"is missing; {concept.prompts} needs it: {prompt_files.I2P_PLACES}"
+            raise ParamsError(f"params.yaml: testbeds.{table.testbed}.i2p: {what}")
         _watched(concept.prompts, f"prompts/{concept.testbed}/{name}.csv", f"concepts.{name}.prompts")
         if concept.judge.questions:
             questions.read(root, concept.judge.questions, f"concepts.{name}.judge.questions")
         if concept.judge.references:
             _check_pictures(root, concept.judge.references, f"concepts.{name}.judge.references")
+        if concept.judge.source:
+            _check_source(root, concept.judge.source, f"concepts.{name}.judge.source")
     testbed = params.testbeds[table.testbed]
     _watched(testbed.kept, f"prompts/{table.testbed}/kept.csv", f"testbeds.{table.testbed}.kept")
     if "@" not in testbed.model and not Path(testbed.model).is_absolute():
         _watched(testbed.model, f"models/{table.testbed}", f"testbeds.{table.testbed}.model")
-    _check_kept(params.testbeds[table.testbed], root, f"testbeds.{table.testbed}.kept")
+    if "coco_val2014_captions" in prompt_files.header(root, testbed.kept):
+        _check_coco(testbed, root, f"testbeds.{table.testbed}")
+    else:
+        _check_kept(testbed, root, f"testbeds.{table.testbed}.kept")
+
+
+def _check_wording(concept: "Concept", where: str) -> None:
+    """Methods draw from the concept's own words too, so these pass the safety gate like every prompt."""
+    words = {
+        "target": [concept.target],
+        "anchor": [concept.anchor],
+        "also": [*concept.also, *concept.also.values()],
+        "contexts": concept.contexts,
+        "preserve": concept.preserve,
+    }
+    for key, texts in words.items():
+        for text in texts:
+            if why := blocked(text):
+                raise ParamsError(f"params.yaml: {where}.{key}: the safety gate blocks {text!r}: {why}")
+
+
+def _check_coco(testbed: "Testbed", root: Path, where: str) -> None:
+    """Captions expect a picture and no label, so no judge can say whether they are drawn right."""
+    prompt_files.check(root, testbed.kept, f"{where}.kept", prompt_files.COCO_COLUMNS)
+    if testbed.kept_judge:
+        what = f"the captions of {testbed.kept} expect no labels; expected null"
+        raise ParamsError(f"params.yaml: {where}.kept_judge: {what}")
+    if testbed.coco is None:
+        what = f"is missing; {testbed.kept} needs a folder with val2014/ and {prompt_files.COCO_CAPTIONS}"
+        raise ParamsError(f"params.yaml: {where}.coco: {what}")
 
 
 def _check_kept(testbed: "Testbed", root: Path, where: str) -> None:
@@ -125,6 +173,14 @@ def _check_pictures(root: Path, path: str, where: str) -> None:
         raise ParamsError(f"params.yaml: {where}: there is no folder {path!r}; put the reference pictures there")
     if not any(file.suffix.lower() in PICTURES for file in (root / path).iterdir()):
         raise ParamsError(f"params.yaml: {where}: {path!r} holds no pictures; expected files {', '.join(PICTURES)}")
+
+
+def _check_source(root: Path, source: str, where: str) -> None:
+    from eraseflow.hub import is_hub_id  # takes half a second to import, and few concepts need it
+
+    if not (root / source).is_dir() and not is_hub_id(source):
+        what = "expected one, or a Hub repository at a commit, owner/name@<40 hexadecimal digits>"
+        raise ParamsError(f"params.yaml: {where}: {source!r} is no folder; {what}")
 
 
 def _check_model(model: str, where: str) -> None:

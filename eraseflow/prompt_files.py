@@ -1,9 +1,37 @@
-"""The check of a prompt file, a CSV with the column prompt and, if wanted, expect, seed and guidance."""
+"""The check of a prompt file; prompt_sources.py says what columns it may have."""
 
+import csv
+import re
 from pathlib import Path
 
 from eraseflow import csv_files
 from eraseflow.mistakes import ParamsError
+
+I2P_COLUMNS = ["case_number", "sha256"]
+I2P_PLACES = (
+    "a local CSV, or datasets/AIML-TUDA/i2p@<commit> with the 40 digits of one of "
+    "https://huggingface.co/datasets/AIML-TUDA/i2p/commits/main"
+)
+COCO_COLUMNS = ["coco_val2014_captions", "seed"]
+COCO_CAPTIONS = "captions_val2014.json"
+COCO_ADVICE = "it is in annotations_trainval2014.zip of cocodataset.org"
+FIELDS = {
+    "case_number": (r"\d+", "a whole number from 0 up"),
+    "sha256": (r"[0-9a-fA-F]{64}", "64 hexadecimal digits"),
+    "minor_related_term": (r"(?i:true|false)?", "True, False or empty"),
+    "images": (r"([1-9]\d*)?", "a whole number from 1 up, or empty for 1"),
+    "tokens": (r"([1-9]\d*)?", "a whole number from 1 up, or empty to count them"),
+    "coco_val2014_captions": (r"[1-9]\d*", "a whole number from 1 up"),
+}
+
+
+def header(root: Path, path: str) -> list[str]:
+    """The columns of a file; none where it cannot be read, of which `check` says why."""
+    try:
+        with (root / path).open(newline="", encoding="utf-8-sig") as file:
+            return next(csv.reader(file), [])
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
 
 
 def check(root: Path, path: str, where: str, columns: list[str]) -> list[tuple[int, dict[str, str]]]:
@@ -20,8 +48,11 @@ def check(root: Path, path: str, where: str, columns: list[str]) -> list[tuple[i
 
 def _mistake(row: dict) -> str:
     """What is wrong with a row, or nothing."""
-    if not (row["prompt"] or "").strip():
+    if "prompt" in row and not (row["prompt"] or "").strip():
         return "the prompt is empty"
+    for column, (pattern, wanted) in FIELDS.items():
+        if column in row and not re.fullmatch(pattern, (row[column] or "").strip()):
+            return f"{column} must be {wanted}, found {row[column]!r}"
     if "seed" in row and not (row["seed"] or "").strip().isdigit():
         return f"the seed must be a whole number from 0 up, found {row['seed']!r}"
     try:

@@ -4,22 +4,79 @@ from pathlib import Path
 
 import pandas as pd
 
+from eraseflow import prompt_sources
 from eraseflow.params import Concept, Testbed
+from eraseflow.safety import blocked
 
 FIRST_SEED = 1_000  # of the items, below it are the seeds of trainings
 RUN_STRIDE = 1_000_003  # between the item seeds of tables with different seeds
 KEPT_DRAW_SEED = 0  # which kept prompts are drawn; not the table's seed, so that runs are compared on the same prompts
+ATTACKED_TOKENS = 60  # UnlearnDiffAtk's limit, start and end included
+COLUMNS = ["prompt_id", "role", "prompt", "expect", "seed", "guidance", "tokens", "attackable", "source"]
+OPTIONAL = ["expect", "seed", "guidance", "images", "tokens"]  # columns that a prompt file may have
 
 
-def _read(path: str) -> pd.DataFrame:
-    """The file as text: a prompt such as "null" is a prompt."""
-    return pd.read_csv(Path(path), dtype=str, keep_default_na=False)
+def resolve(concept: Concept, testbed: Testbed, seed: int, tokenizer) -> tuple[pd.DataFrame, dict]:
+    """All prompts of a concept that may be used, targets first (COLUMNS), and how many there are of which sort.
+
+    tokens include start and end; they are the file's own number where it has one. Counts of the targets: official (one
+    a picture that the file asks for), excluded_by_safety_gate and their ids, used; of the used over_length (the text
+    encoder cuts them), over_60_tokens (UnlearnDiffAtk, as published, does not attack them) and attackable (neither).
+    `kept` has the same of the kept prompts, where official counts the pool.
+    Raises: SystemExit with one line where texts cannot be had or nothing is left.
+    """
+    official = _complete(prompt_sources.texts(concept.prompts, testbed), "target", testbed, seed)
+    pool = prompt_sources.texts(testbed.kept, testbed)
+    target = official[official.blocked == ""]
+    if target.empty:
+        raise SystemExit(f"{concept.prompts}: the safety gate leaves none of the {len(official)} prompts")
+    kept = _complete(_chosen(pool[pool.blocked == ""], concept, testbed), "kept", testbed, seed)
+    table = pd.concat([target, kept], ignore_index=True)
+    if table.tokens.isna().any():
+        ids = tokenizer(list(table.prompt), truncation=False, verbose=False).input_ids
+        table["tokens"] = table.tokens.fillna(pd.Series([float(len(tokens)) for tokens in ids]))
+    table["tokens"] = table.tokens.astype("int64")
+    length = tokenizer.model_max_length
+    table["attackable"] = (table.tokens <= min(ATTACKED_TOKENS, length)) & (table.role == "target")
+    counts = _counts(official, table[table.role == "target"], length)
+    counts["excluded"] = list(official.prompt_id[official.blocked != ""])
+    counts["attackable"] = int(table.attackable.sum())
+    counts["kept"] = _counts(pool, table[table.role == "kept"], length)
+    return table[COLUMNS], counts
+
+
+def read(path: Path, role: str | None = None) -> pd.DataFrame:
+    """The prompts (of a role) that `resolve` gave, from the concept's prompts.csv.
+
+    Raises: SystemExit where the file has come to hold a prompt that the safety gate blocks.
+    """
+    rows = prompt_sources.read(path)
+    rows = rows[rows.role == role].reset_index(drop=True) if role else rows
+    for prompt_id, prompt in zip(rows.prompt_id, rows.prompt, strict=True):
+        if why := blocked(prompt):
+            raise SystemExit(f"{path}: {prompt_id}: the safety gate blocks this prompt: {why}; make the file anew")
+    rows["attackable"] = rows.attackable == "True"
+    return rows.astype({"seed": "int64", "guidance": "float64", "tokens": "int64"})
+
+
+def every_kept(testbed: Testbed) -> pd.DataFrame:
+    """The prompts, gated, of which every concept takes those that it must keep: prompt, expect, source and blocked."""
+    pool = prompt_sources.texts(testbed.kept, testbed)
+    return pool[pool.blocked == ""]
 
 
 def _complete(rows: pd.DataFrame, role: str, testbed: Testbed, seed: int) -> pd.DataFrame:
-    """Fill in what the file leaves out: ids by row, seeds from FIRST_SEED up, the testbed's guidance."""
-    rows = rows.reset_index(drop=True).reindex(columns=["prompt", "expect", "seed", "guidance"], fill_value="")
-    own_seed, own_guidance = pd.to_numeric(rows.seed), pd.to_numeric(rows.guidance)  # NaN where empty
+    """Fill in what the file leaves out: ids by row, seeds from FIRST_SEED up, the testbed's guidance.
+
+    A row with `images` stands for so many pictures, whose seeds follow on the row's own.
+    """
+    rows = rows.reset_index(drop=True)
+    rows = rows.reindex(columns=[*dict.fromkeys([*rows.columns, *OPTIONAL])], fill_value="")
+    images = pd.to_numeric(rows.images).fillna(1).astype(int)
+    rows = rows.loc[rows.index.repeat(images)]
+    picture = rows.groupby(level=0).cumcount().reset_index(drop=True)
+    rows = rows.reset_index(drop=True)
+    own_seed, own_guidance = pd.to_numeric(rows.seed) + picture, pd.to_numeric(rows.guidance)  # NaN where empty
     return pd.DataFrame(
         {
             "prompt_id": [f"{role}-{row:04d}" for row in rows.index],
@@ -28,26 +85,15 @@ def _complete(rows: pd.DataFrame, role: str, testbed: Testbed, seed: int) -> pd.
             "expect": rows.expect,
             "seed": own_seed.fillna(rows.index.to_series() + FIRST_SEED).astype("int64") + RUN_STRIDE * seed,
             "guidance": own_guidance.fillna(testbed.sampling.guidance_scale).astype("float64"),
+            "tokens": pd.to_numeric(rows.tokens),
+            "source": rows.source,
+            "blocked": rows.blocked,
         }
     )
 
 
-def target(concept: Concept, testbed: Testbed, seed: int) -> pd.DataFrame:
-    """The concept's own prompts: prompt_id, role, prompt, expect, seed, guidance."""
-    return _complete(_read(concept.prompts), "target", testbed, seed)
-
-
-def every_kept(testbed: Testbed) -> pd.DataFrame:
-    """The testbed's kept prompts, from which every concept takes its own: prompt and expect, in the file's order."""
-    return _read(testbed.kept)
-
-
-def kept(concept: Concept, testbed: Testbed, seed: int) -> pd.DataFrame:
-    """The prompts that must be kept: all neighbours, and others drawn by a fixed seed, `count` in all.
-
-    Columns as of `target`. Raises: SystemExit where the concept leaves nothing to keep.
-    """
-    rows = every_kept(testbed)
+def _chosen(rows: pd.DataFrame, concept: Concept, testbed: Testbed) -> pd.DataFrame:
+    """The kept prompts of a concept: all neighbours, and others drawn by a fixed seed, `count` in all."""
     expected = rows.expect.str.split(";")
     rows = rows[[not set(labels) & set(concept.kept.without) for labels in expected]]
     near = rows.expect.str.split(";").map(lambda labels: bool(set(labels) & set(concept.kept.neighbours)))
@@ -56,4 +102,14 @@ def kept(concept: Concept, testbed: Testbed, seed: int) -> pd.DataFrame:
     rows = pd.concat([rows[near].head(concept.kept.count), others.sample(room, random_state=KEPT_DRAW_SEED)])
     if rows.empty:
         raise SystemExit(f"{testbed.kept}: nothing is left to keep for the target {concept.target!r}")
-    return _complete(rows.sort_index(), "kept", testbed, seed)
+    return rows.sort_index()
+
+
+def _counts(official: pd.DataFrame, used: pd.DataFrame, length: int) -> dict:
+    return {
+        "official": len(official),
+        "excluded_by_safety_gate": int((official.blocked != "").sum()),
+        "used": len(used),
+        "over_length": int((used.tokens > length).sum()),
+        "over_60_tokens": int((used.tokens > ATTACKED_TOKENS).sum()),
+    }

@@ -1,7 +1,9 @@
 """What a table needs beside the repository: fetched, or missed in one line, before any stage has begun."""
 
 import os
+from pathlib import Path
 
+from eraseflow import prompt_files
 from eraseflow.definitions import definition
 from eraseflow.params import Params
 
@@ -16,6 +18,10 @@ def ready(params: Params) -> None:
     definition("testbeds", table.testbed, "ready")(testbed, os.environ.get("ERASEFLOW_DEVICE", ""))
     concepts = [params.concepts[name] for name in table.concepts]
     judges = [name for concept in concepts for name in (concept.judge.name, *concept.scored_by)]
+    if any("sha256" in prompt_files.header(Path(), concept.prompts) for concept in concepts):
+        from eraseflow.prompt_sources import i2p
+
+        i2p(testbed.i2p or "")
     for family, names in (("metrics", [testbed.features, *testbed.clip]), ("judges", [testbed.kept_judge, *judges])):
         for name in dict.fromkeys(filter(None, names)):
             if fetch := definition(family, name, "ready", None):

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from eraseflow import images, sampling
 from eraseflow.params import SamplingSettings
+from eraseflow.safety import blocked
 
 # An attack yields, a round at a time, the prefix token ids to try for every row still in `victim.open`;
 # between rounds the rows that have succeeded are taken out.
@@ -60,23 +61,34 @@ def run(victim: Victim, attack: Callable[..., Search], settings, seed: int) -> p
     """Attack every prompt that does not succeed on its own; one row a prompt, in order.
 
     Columns: prompt_id, prompt, seed, guidance, pre_success, success (true also where un-attacked), step (the
-    judged round of the success, 0 = un-attacked, -1 = never), images (judged), adversarial_prompt,
+    judged round of the success, 0 = un-attacked, -1 = never), images (judged), blocked (adversarial texts that
+    the safety gate did not let be drawn, none of them a success), adversarial_prompt (the last one drawn),
     adversarial_tokens, png, and the judge's raw scores of that picture.
+    Raises: SystemExit where the gate blocks a prompt itself.
     """
+    stopped = victim.prompts.prompt_id[[bool(blocked(prompt)) for prompt in victim.prompts.prompt]]
+    if len(stopped):
+        raise SystemExit(f"the safety gate blocks {', '.join(stopped)}; make the concept's prompts.csv anew")
     rows = list(range(len(victim.prompts)))
     results: dict[int, dict] = {}
+    refused = dict.fromkeys(rows, 0)
 
     def record(step: int, tried: dict[int, list[int]]) -> None:
-        texts = [victim.with_prefix(row, tokens) for row, tokens in tried.items()]
-        pictures, scores, seen = victim.try_out(list(tried), texts)
-        for at, (row, tokens) in enumerate(tried.items()):
+        written = {row: victim.with_prefix(row, tokens) for row, tokens in tried.items()}
+        texts = {row: text for row, text in written.items() if not blocked(text)}
+        for row in written.keys() - texts.keys():
+            refused[row] += 1
+        if not texts:
+            return
+        pictures, scores, seen = victim.try_out(list(texts), list(texts.values()))
+        for at, (row, text) in enumerate(texts.items()):
             results[row] = {
                 "pre_success": bool(step == 0 and seen[at]),
                 "success": bool(seen[at]),
                 "step": step if seen[at] else -1,
-                "images": step + 1,
-                "adversarial_prompt": texts[at],
-                "adversarial_tokens": tokens,
+                "images": step + 1 - refused[row],
+                "adversarial_prompt": text,
+                "adversarial_tokens": tried[row],
                 "png": images.to_png(pictures[at]),
                 **scores.iloc[at].to_dict(),
             }
@@ -93,7 +105,8 @@ def run(victim: Victim, attack: Callable[..., Search], settings, seed: int) -> p
             bar.set_postfix(round=step, refresh=False)
             if not victim.open:
                 break
-    return pd.concat([victim.prompts, pd.DataFrame([results[row] for row in rows])], axis=1)
+    found = pd.DataFrame([results[row] | {"blocked": refused[row]} for row in rows])
+    return pd.concat([victim.prompts, found], axis=1)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--concept", required=True)
     parser.add_argument("--attack", required=True)
+    parser.add_argument("--prompts", type=Path, required=True, help="the concept's prompts.csv")
     parser.add_argument("--edit", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -17,7 +18,7 @@ def main() -> None:
     from eraseflow import params
     from eraseflow.cells.attack import attack
 
-    attack(params.load(), options.concept, options.edit, options.attack, options.out)
+    attack(params.load(), options.concept, options.prompts, options.edit, options.attack, options.out)
 
 
 if __name__ == "__main__":

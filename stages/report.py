@@ -9,6 +9,9 @@ from eraseflow import stage
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cells", type=Path, required=True, help="folder with <concept>/<method>/ of each cell")
+    parser.add_argument(
+        "--concepts", type=Path, required=True, help="folder with <concept>/prompts.csv and counts.json"
+    )
     parser.add_argument("--judges", type=Path, required=True, help="judges.json with the judges' cards")
     parser.add_argument("--base", type=Path, required=True, help="folder with losses.png and samples.png")
     parser.add_argument("--out", type=Path, required=True, help="folder of the report; its other files stay")
@@ -17,7 +20,7 @@ def main() -> None:
     from eraseflow import params
     from eraseflow.report import build
 
-    build(params.load(), options.cells, options.judges, options.base, options.out)
+    build(params.load(), options.cells, options.concepts, options.judges, options.base, options.out)
 
 
 if __name__ == "__main__":

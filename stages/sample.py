@@ -9,6 +9,7 @@ from eraseflow import stage
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--concept", required=True)
+    parser.add_argument("--prompts", type=Path, required=True, help="the concept's prompts.csv")
     parser.add_argument("--edit", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -16,7 +17,7 @@ def main() -> None:
     from eraseflow import params
     from eraseflow.cells.sample import sample
 
-    sample(params.load(), options.concept, options.edit, options.out)
+    sample(params.load(), options.concept, options.prompts, options.edit, options.out)
 
 
 if __name__ == "__main__":

@@ -114,6 +114,32 @@ def test_nothing_is_attacked_where_every_prompt_succeeds_by_itself(pipeline):
     assert result.pre_success.all() and result.success.all() and result.images.eq(1).all()
 
 
+def test_the_gate_stops_adversarial_texts(pipeline):
+    """Round 1 of prompt 0 and both rounds of prompt 1 would name an age: not drawn, no success, counted."""
+    drawn = []
+
+    def seen(scores):
+        drawn.append(len(scores))
+        return np.array([len(drawn) > 1] * len(scores))  # whatever is drawn in an attacked round succeeds
+
+    def attack(victim, settings, seed):
+        harmless, age = (victim.pipeline.tokenizer(text).input_ids[1:-1] for text in ("flat", "young"))
+        yield {0: age, 1: age}
+        yield {0: harmless, 1: age}
+
+    result = victim.run(make_victim(pipeline, seen, ("a unicorn", "a horse")), attack, None, seed=0)
+    assert drawn == [2, 1]  # round 1 has nothing to draw
+    assert result.blocked.tolist() == [1, 2] and result.success.tolist() == [True, False]
+    assert result.step.tolist() == [2, -1] and result.images.tolist() == [2, 1]
+    assert result.adversarial_prompt.tolist() == ["flat a unicorn", "a horse"]
+
+
+def test_a_prompt_that_is_blocked_itself_is_one_line(pipeline):
+    target = make_victim(pipeline, lambda scores: np.ones(len(scores), bool), ("a unicorn", "a young horse"))
+    with pytest.raises(SystemExit, match=r"the safety gate blocks target-1; make"):
+        victim.run(target, random_prefix.attack, random_prefix.Settings(prefix_tokens=1, rounds=1), seed=0)
+
+
 @pytest.mark.parametrize(
     ("module", "settings"),
     [

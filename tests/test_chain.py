@@ -68,15 +68,15 @@ def chain(tmp_path_factory) -> Path:
             prompts.write_text("\n".join(prompts.read_text().splitlines()[:4]) + "\n")
     edit_params(folder, shorten)
     ran = repro(folder)
-    assert {
-        f"{stage}@unicorn-{method}" for stage in ("train", "sample", "score") for method in ("original", "uce")
+    assert {f"{stage}@unicorn-{method}" for stage in ("train", "sample", "score") for method in ("original", "uce")} | {
+        "concept@unicorn"
     } <= ran
     assert not ran & {"pictures", "base", "judges"}, "their results are in git"
     return folder
 
 
 def cells(concepts, methods, attacks) -> set[str]:
-    """The stages of these cells, without the report."""
+    """The stages of these cells, without those of the concepts and the report."""
     pairs = [f"{concept}-{method}" for concept in concepts for method in methods]
     return {f"{stage}@{pair}" for stage in ("train", "sample", "score") for pair in pairs} | {
         f"attack@{attack}-{pair}" for attack in attacks for pair in pairs
@@ -98,7 +98,8 @@ def test_nothing_to_do_runs_nothing(chain):
 
 def test_a_new_concept_adds_exactly_its_cells_and_a_removed_one_leaves_the_report(chain):
     edit_params(chain, lambda raw: raw["table"]["concepts"].append("champagne"))
-    assert repro(chain) == cells(["champagne"], ["original", "uce"], ["random_prefix"]) | {"report"}
+    new = cells(["champagne"], ["original", "uce"], ["random_prefix"]) | {"concept@champagne", "report"}
+    assert repro(chain) == new
     table = (chain / "reports" / "table.csv").read_text()
     assert "champagne" in table
     edit_params(chain, lambda raw: raw["table"]["concepts"].remove("champagne"))
@@ -122,7 +123,7 @@ def test_a_concept_written_by_a_user(chain):
         raw["table"]["concepts"] = ["unicorn", "rose"]
 
     edit_params(chain, add)
-    assert repro(chain) == cells(["rose"], ["original", "uce"], ["random_prefix"]) | {"report"}
+    assert repro(chain) == cells(["rose"], ["original", "uce"], ["random_prefix"]) | {"concept@rose", "report"}
     edit_params(chain, lambda raw: raw["table"].update(concepts=["unicorn"]))
     repro(chain)
 
@@ -158,6 +159,7 @@ def test_the_same_table_to_the_byte(chain):
 def test_a_killed_stage_leaves_no_half_output_and_resumes(chain):
     out = chain / "data/cells/unicorn/original/killed.parquet"
     command = [sys.executable, "stages/sample.py", "--concept", "unicorn"]
+    command += ["--prompts", "data/concepts/unicorn/prompts.csv"]
     command += ["--edit", "data/cells/unicorn/original/edit", "--out", str(out)]
     environment = ENVIRONMENT | {"ERASEFLOW_BATCH": "1"}
     process = subprocess.Popen(command, cwd=chain, env=environment, stderr=subprocess.DEVNULL)

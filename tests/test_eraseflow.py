@@ -2,11 +2,14 @@
 
 import copy
 import math
+import sys
 
 import pytest
 import torch
+from conftest import miniature
 from torch.distributions import Normal
 
+from eraseflow import trajectory_balance
 from eraseflow.ddim import Schedule, trajectory
 from eraseflow.edits import add_lora
 from eraseflow.methods import eraseflow as method
@@ -63,7 +66,9 @@ def test_streamed_gradient_is_the_plain_gradient(pipeline, dtype, tolerance, chu
     schedule, target, _, weights, states = build(pipeline, dtype)
     steps = torch.tensor([0, 3, 4, 8, 9])
     log_z = torch.nn.Parameter(torch.tensor(-0.2, dtype=dtype))
-    residuals = method.streamed_gradient(schedule, target, states, steps, ETA, log_z - 1.5, weights, chunk)
+    residuals = trajectory_balance.streamed_gradient(
+        schedule, [target] * 2, states, steps, ETA, log_z - 1.5, weights, chunk
+    )
     streamed = [w.grad.clone() for w in [*weights, log_z]]
 
     loss = plain_loss(pipeline, target, states, steps, log_z - 1.5)
@@ -78,10 +83,10 @@ def test_streamed_gradient_is_the_plain_gradient(pipeline, dtype, tolerance, chu
 def test_matched_log_beta_gives_a_matched_policy_no_loss(pipeline):
     schedule, _, anchor, weights, states = build(pipeline, torch.float64)
     steps = torch.tensor([1, 8, 9])
-    value = method.matched_value(schedule, anchor, states[:, :1], ETA, [steps])
+    value = trajectory_balance.matched_value(schedule, [anchor], states[:, :1], ETA, [steps])
     log_z = torch.nn.Parameter(torch.tensor(method.START_LOG_Z, dtype=torch.float64))
     offset = log_z - (value + method.START_LOG_Z)
-    residuals = method.streamed_gradient(schedule, anchor, states[:, :1], steps, ETA, offset, weights, 20)
+    residuals = trajectory_balance.streamed_gradient(schedule, [anchor], states[:, :1], steps, ETA, offset, weights, 20)
     assert residuals.abs().max() < 1e-9
     assert max(weight.grad.abs().max() for weight in weights) < 1e-7
 
@@ -91,19 +96,20 @@ def test_order_of_steps_does_not_matter(pipeline):
     results = []
     for steps in (torch.tensor([0, 2, 5, 8, 9]), torch.tensor([9, 5, 0, 8, 2])):
         log_z = torch.nn.Parameter(torch.tensor(0.0, dtype=torch.float64))
-        method.streamed_gradient(schedule, target, states, steps, ETA, log_z - 2.5, weights, 2)
+        trajectory_balance.streamed_gradient(schedule, [target] * 2, states, steps, ETA, log_z - 2.5, weights, 2)
         results.append(torch.cat([w.grad.flatten() for w in weights]))
     torch.testing.assert_close(results[0], results[1], rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("num_steps", [10, 25, 50])
-def test_loss_steps_are_the_last_fifth_and_as_many_others(num_steps):
-    fifth = num_steps // 5
-    draws = [method.loss_steps(num_steps, torch.Generator().manual_seed(seed)).tolist() for seed in range(20)]
+@pytest.mark.parametrize(("num_steps", "skip_last"), [(10, 0), (25, 0), (50, 0), (10, 2), (25, 3)])
+def test_loss_steps_are_the_last_fifth_and_as_many_others(num_steps, skip_last):
+    fifth, stop = num_steps // 5, num_steps - skip_last
+    rngs = [torch.Generator().manual_seed(seed) for seed in range(20)]
+    draws = [trajectory_balance.loss_steps(num_steps, skip_last, rng).tolist() for rng in rngs]
     for steps in draws:
         assert len(set(steps)) == len(steps) == 2 * fifth
-        assert steps[-fifth:] == list(range(num_steps - fifth, num_steps))
-        assert max(steps[:fifth]) < num_steps - fifth
+        assert steps[-fifth:] == list(range(stop - fifth, stop))
+        assert max(steps[:fifth]) < stop - fifth
     assert len({tuple(steps) for steps in draws}) > 1
 
 
@@ -131,13 +137,19 @@ def test_no_step_has_zero_variance_and_sd14_calibration():
     assert total.item() == pytest.approx(2.96, abs=0.05)
 
 
+def settings(**change) -> method.Settings:
+    return method.Settings(
+        **dict(
+            epochs=4, switch_epoch=1, batch_size=2, num_steps=10, guidance_scale=2.0, eta=1.0,
+            learning_rate=1e-3, flow_learning_rate=1e-3, log_beta="auto", lora_rank=2,
+        )
+        | change
+    )  # fmt: skip
+
+
 def test_training_moves_only_a_lora_and_logs_every_step(pipeline, concept):
     before = copy.deepcopy(pipeline.unet.state_dict())
-    settings = method.Settings(
-        epochs=3, switch_epoch=1, batch_size=2, num_steps=10, guidance_scale=2.0, eta=1.0,
-        learning_rate=1e-3, flow_learning_rate=1e-3, log_beta="auto", lora_rank=2,
-    )  # fmt: skip
-    edit = method.erase(pipeline, concept, settings, seed=3)
+    edit = method.erase(pipeline, concept, settings(epochs=3), seed=3)
     assert edit.kind == "lora" and [row["step"] for row in edit.history] == [0, 1, 2]
     for row in edit.history:
         assert row["sign"] == math.copysign(1, row["residual"])
@@ -146,3 +158,57 @@ def test_training_moves_only_a_lora_and_logs_every_step(pipeline, concept):
     after = {name.replace(".base_layer", ""): tensor for name, tensor in pipeline.unet.state_dict().items()}
     for name, tensor in before.items():
         assert torch.equal(after[name], tensor)
+
+
+PAIRS = [("unicorn", "horse"), ("a unicorn in ink style", "a horse in ink style"), ("flat style unicorn", "horse")]
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_a_training_that_goes_on_gives_the_same_weights(tmp_path, stop):
+    """Before and after the switch epoch; through a file that holds no pickled objects."""
+    whole = method.Training(miniature(tmp_path / "a"), PAIRS, settings(), seed=5)
+    for _ in range(4):
+        whole.epoch()
+    first = method.Training(miniature(tmp_path / "b"), PAIRS, settings(), seed=5)
+    for _ in range(stop):
+        first.epoch()
+    torch.save(first.state(), tmp_path / "state.pt")
+    second = method.Training(miniature(tmp_path / "c"), PAIRS, settings(), seed=5)
+    second.go_on(torch.load(tmp_path / "state.pt", weights_only=True))
+    for _ in range(4 - stop):
+        second.epoch()
+    for name, tensor in whole.edit().tensors.items():
+        assert torch.equal(tensor, second.edit().tensors[name])
+    seconds = {"seconds"}
+    for ours, theirs in zip(whole.history, second.history, strict=True):
+        assert {k: v for k, v in ours.items() if k not in seconds} == {
+            k: v for k, v in theirs.items() if k not in seconds
+        }
+
+
+def test_every_pair_comes_once_before_any_comes_again(pipeline):
+    training = method.Training(pipeline, PAIRS, settings(log_beta=2.5), seed=0)
+    taken = training._next_pairs(2) + training._next_pairs(4)
+    assert sorted(taken[:3]) == sorted(taken[3:]) == [0, 1, 2]
+
+
+def test_without_a_lora_the_whole_unet_is_trained(pipeline):
+    before = copy.deepcopy(pipeline.unet.state_dict())
+    training = method.Training(pipeline, PAIRS, settings(lora_rank=None, log_beta=2.5, cfg=False), seed=0)
+    training.epoch()
+    edit = training.edit()
+    assert edit.kind == "weights" and len(edit.tensors) == len(before)
+    assert sum(not torch.equal(edit.tensors[f"unet.{name}"], tensor) for name, tensor in before.items()) > 100
+
+
+def test_eight_bit_adam_without_its_package_is_one_line(pipeline, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(SystemExit, match="needs the package bitsandbytes"):
+        method.Training(pipeline, PAIRS, settings(use_8bit_adam=True), seed=0)
+
+
+def test_the_margin_shifts_the_residual_by_itself(pipeline, tmp_path):
+    """log beta above the matched value keeps the residual of a matched policy negative."""
+    plain = method.Training(pipeline, PAIRS, settings(), seed=0).epoch()
+    shifted = method.Training(miniature(tmp_path / "b"), PAIRS, settings(log_beta_margin=0.5), seed=0).epoch()
+    assert shifted["residual"] == pytest.approx(plain["residual"] - 0.5, abs=1e-4)

@@ -10,6 +10,7 @@ import yaml
 
 from eraseflow.definitions import definition, names
 from eraseflow.params import ParamsError, load
+from eraseflow.ready import ready
 
 ROOT = Path(__file__).parent.parent
 KEPT = "prompts/emoji/kept.csv"
@@ -120,6 +121,17 @@ def test_the_projects_own_file_is_right(monkeypatch):
         ("methods.esd", rename("edc"), "methods.edc", "'edc' is no module of eraseflow/methods; did you mean 'esd'"),
         ("methods.esd.emoji", rename("emojy"), "methods.esd", "'emojy' is no testbed; did you mean 'emoji'"),
         ("methods.esd.emoji", drop, "methods.esd", "no block for testbed 'emoji'"),
+        # the safety gate, and where texts come from
+        ("concepts.unicorn.anchor", put("a young horse"), "unicorn.anchor", "blocks 'a young horse': it has"),
+        ("concepts.unicorn.preserve", put(["cat", "baby cat"]), "unicorn.preserve", "blocks 'baby cat'"),
+        ("testbeds.emoji.i2p", put("datasets/AIML-TUDA/i2p"), ".emoji.i2p", "with the 40 digits of one of http"),
+        ("testbeds.emoji.i2p", put("datasets/AIML-TUDA/i2p@main"), "testbeds.emoji.i2p", "i2p@main'"),
+        ("testbeds.emoji.coco", put(" "), "testbeds.emoji.coco", "blank"),
+        ("testbeds.emoji.safety_judge", put({"nam": "x"}), "emoji.safety_judge.nam:", "did you mean 'name'"),
+        ("testbeds.emoji.safety_judge", put({"name": "emoji", "counts": ["a"]}), "safety_judge.name", "is no module"),
+        ("testbeds.emoji.safety_judge", put({"name": "emoji_classifier", "counts": ["style/in"]}), "counts", "ink"),
+        ("report.blur", put("yes"), "report.blur", "boolean, found 'yes'"),
+        ("report.blurr", put(True), "report.blurr", "did you mean 'blur'"),
         # paths
         ("concepts.unicorn.prompts", put("../unicorn.csv"), "concepts.unicorn.prompts", "outside the project"),
         ("concepts.unicorn.prompts", put("prompts/../../x.csv"), "concepts.unicorn.prompts", "outside the project"),
@@ -181,6 +193,67 @@ def test_mistake_in_further_judges(project):
     assert "scored_by: 'emoji_classifier' scores the pictures already" in mistake(project)
 
 
+@pytest.fixture
+def with_questions(project) -> Path:
+    """A project whose unicorn is judged by questions."""
+    rule = {"counts": ["concept/yes"], "threshold": 0.5, "questions": "prompts/emoji/questions.csv"}
+    edit(project, "concepts.unicorn.judge", judged("vqa", **rule))
+    return project
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, "params.yaml: concepts.unicorn.judge.questions: there is no file 'prompts/emoji/questions.csv'"),
+        ("question,about\nx?,rest\n", "no column 'answer'; expected the header question,about,answer"),
+        ("question,about,answer\n", "there are no questions"),
+        ("question,about,answer\nA, B?,rest,yes\n", "line 2: more fields than the header has; put a question with"),
+        ("question,about,answer\n ,rest,yes\n", "line 2: the question is empty"),
+        (
+            "question,about,answer\nx?,concpt,no\n",
+            "about must be concept or rest, found 'concpt'; did you mean 'concept'",
+        ),
+        ("question,about,answer\nx?,rest,maybe\n", "line 2: the answer must be yes or no, found 'maybe'"),
+        ("question,about,answer\nx?,concept,yes\n", "line 2: the answer to a question about the concept must be no"),
+        ("question,about,answer\nx?,rest,yes\n", "there is no question about the concept"),
+        ("question,about,answer\nx?,concept,no\n", "there is no question about the rest"),
+    ],
+)
+def test_mistake_in_a_question_file(with_questions, text, says):
+    if text is not None:
+        (with_questions / "prompts/emoji/questions.csv").write_text(text)
+    line = mistake(with_questions)
+    assert says in line and "prompts/emoji/questions.csv" in line
+
+
+def test_judges_must_get_what_they_need(project):
+    edit(project, "concepts.unicorn.judge", judged("vqa", counts=["concept/yes"], threshold=0.5))
+    assert "concepts.unicorn.judge.questions: is missing; the judge vqa needs it" in mistake(project)
+    edit(project, "concepts.unicorn.judge", judged("emoji_classifier", counts=["object/unicorn"]))
+    edit(project, "concepts.unicorn.scored_by", put(["vqa"]))
+    assert "concepts.unicorn.judge.questions: is missing; the judge vqa needs it" in mistake(project)
+
+
+def test_mistake_in_reference_pictures(project):
+    edit(project, "concepts.unicorn.judge", judged("emoji_classifier", counts=["object/unicorn"], references="refs"))
+    edit(project, "concepts.unicorn.scored_by", put(["csd"]))
+    assert "concepts.unicorn.judge.references: there is no folder 'refs'; put" in mistake(project)
+    (project / "refs").mkdir()
+    assert "references: 'refs' holds no pictures; expected files .png, .jpg, .jpeg, .webp" in mistake(project)
+    (project / "refs" / "a.JPG").touch()
+    load(project / "params.yaml")
+    edit(project, "concepts.unicorn.judge.references", put("../refs"))
+    assert "concepts.unicorn.judge.references: '../refs' is outside the project" in mistake(project)
+
+
+@pytest.mark.parametrize("source", ["models/artists", "owner/artists", "owner/artists@main"])
+def test_source_of_a_judge_must_be_pinned_or_local(project, source):
+    edit(project, "concepts.unicorn.judge", judged("artist", counts=["artist/vincent-van-gogh"], source=source))
+    assert f"concepts.unicorn.judge.source: {source!r} is no folder; expected one, or a Hub" in mistake(project)
+    edit(project, "concepts.unicorn.judge.source", put("owner/artists@" + "0" * 40))
+    load(project / "params.yaml")
+
+
 def test_kept_prompts_need_a_judge_with_first_choices(project):
     edit(project, "testbeds.emoji.kept_judge", put("nudenet"))
     assert "testbeds.emoji.kept_judge: the scores of nudenet do not compete" in mistake(project)
@@ -237,6 +310,13 @@ def test_file_that_is_no_params(project, text, says):
         (INK, "prompt,guidance\na cat,\na dog,high\n", "line 3: the guidance must be a number"),
         (INK, 'prompt\n"a cat\n', "line 1: is not CSV"),
         (INK, "prompt\nun chat fâché\n".encode("latin-1"), "is not in UTF-8"),
+        (INK, "prompt,images\na cat,0\n", "line 2: images must be a whole number from 1 up, or empty for 1, found '0'"),
+        (INK, "prompt,minor_related_term\na cat,no\n", "line 2: minor_related_term must be True, False or empty"),
+        (INK, "sha256\n00\n", "no column 'case_number'; expected the header case_number,sha256"),
+        (INK, "case_number,sha256\n1,00\n", "line 2: sha256 must be 64 hexadecimal digits, found '00'"),
+        (INK, f"case_number,sha256\n-1,{'0' * 64}\n", "line 2: case_number must be a whole number"),
+        (KEPT, "coco_val2014_captions,seed\nmany,0\n", "line 2: coco_val2014_captions must be a whole number"),
+        (KEPT, "coco_val2014_captions\n10\n", "no column 'seed'"),
         (KEPT, "prompt\na cat\n", "no column 'expect'; expected the header prompt,expect"),
         (KEPT, "prompt,expect\na cat,object/cta\n", "line 2: 'object/cta' is no label of emoji_classifier; did"),
         (KEPT, "prompt,expect\na cat\n", "line 2: '' is no label"),
@@ -247,6 +327,28 @@ def test_mistake_in_a_prompt_file(project, path, text, says):
     (project / path).write_bytes(data)
     line = mistake(project)
     assert line.startswith(f"{path}: ") and says in line
+
+
+def test_data_sets_that_prompt_files_need(project, monkeypatch):
+    """Each step says what is missing, until all of it is there; a local file is looked for before any stage."""
+    monkeypatch.chdir(project)
+    (project / INK).write_text(f"case_number,sha256\n1,{'0' * 64}\n")
+    assert "testbeds.emoji.i2p: is missing; prompts/emoji/ink_style.csv needs it: a local CSV, or" in mistake(project)
+    edit(project, "testbeds.emoji.i2p", put("i2p.csv"))
+    with pytest.raises(SystemExit, match=r"^i2p\.csv: there is no such file"):
+        ready(load(project / "params.yaml"))
+
+    (project / KEPT).write_text("coco_val2014_captions,seed\n10,0\n")
+    assert "testbeds.emoji.kept_judge: the captions of prompts/emoji/kept.csv expect no labels" in mistake(project)
+    edit(project, "testbeds.emoji.kept_judge", put(None))
+    assert "kept.without: 'style/ink' is no label of a kept_judge" in mistake(project)
+    for name in yaml.safe_load((project / "params.yaml").read_text())["concepts"]:
+        edit(project, f"concepts.{name}.kept", put({"without": [], "neighbours": [], "count": 10}))
+    assert "testbeds.emoji.coco: is missing; prompts/emoji/kept.csv needs a folder with val2014/ and" in mistake(
+        project
+    )
+    edit(project, "testbeds.emoji.coco", put("coco"))
+    load(project / "params.yaml")
 
 
 def test_prompt_file_as_a_spreadsheet_saves_it(project):

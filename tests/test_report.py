@@ -16,8 +16,8 @@ import yaml
 from PIL import Image
 from scipy.stats import binomtest
 
-from eraseflow.params import Params
-from eraseflow.report import build
+from eraseflow.params import Params, Report
+from eraseflow.report import build, grids
 from eraseflow.report.table import strongest, table
 
 METHODS, ATTACKS = ["original", "eraseflow", "esd"], ["random_prefix", "unlearndiffatk"]
@@ -73,6 +73,7 @@ def make_cell(folder: Path, concept: str, method: str, png=make_png) -> None:
         attacked = target.drop(columns="role").assign(pre_success=numbers < pre, success=numbers < successes)
         attacked["step"] = np.where(numbers < pre, 0, np.where(numbers < successes, 3, -1))
         attacked["adversarial_prompt"] = "<script>alert(1)</script> " + attacked["prompt"]
+        attacked["blocked"] = np.where(numbers == 7, 2 * (method == "esd"), 0)
         attacked["png"] = [png(rng) for _ in numbers]
         attacked.to_parquet(folder / f"attack-{attack}.parquet")
         costs = {"seconds": 40.0, "seconds_per_prompt": 2.0 if pre < PROMPTS else None, "attacked": PROMPTS - pre}
@@ -90,11 +91,21 @@ def make_cell(folder: Path, concept: str, method: str, png=make_png) -> None:
     training.to_csv(folder / "training.csv", index=False)
 
 
+def make_concept(folder: Path, source: str = "", **counts) -> None:
+    """The counts and the sources of a concept's prompts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = {"official": PROMPTS, "excluded_by_safety_gate": 0, "used": PROMPTS, "attackable": PROMPTS}
+    (folder / "counts.json").write_text(json.dumps(plain | counts))
+    rows = pd.DataFrame({"prompt_id": [f"t{n}" for n in range(PROMPTS)], "prompt": "null", "source": source})
+    rows.to_csv(folder / "prompts.csv", index=False)
+
+
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
     """Folder with cells/, judges.json and base/ that no test changes."""
     root = tmp_path_factory.mktemp("inputs")
     for concept in ("unicorn", "ink_style"):
+        make_concept(root / "concepts" / concept)
         for method in METHODS:
             make_cell(root / "cells" / concept / method, concept, method)
     accuracies = [{"what": "objects of held-out pictures", "right": 280, "n": 288}]
@@ -118,7 +129,7 @@ def report(inputs, tmp_path_factory):
 
 
 def run(inputs: Path, out: Path, params: Params | None = None) -> None:
-    build(params or make_params(), inputs / "cells", inputs / "judges.json", inputs / "base", out)
+    build(params or make_params(), inputs / "cells", inputs / "concepts", inputs / "judges.json", inputs / "base", out)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -129,8 +140,8 @@ def test_rows_follow_params(report):
     rows = pd.read_csv(report / "table.csv")
     expected = [(c, m, a) for c in ("unicorn", "ink_style") for m in METHODS for a in ATTACKS]
     assert list(rows[["concept", "method", "attack"]].itertuples(index=False, name=None)) == expected
-    first = ["testbed", "concept", "kind", "method", "attack", "n_prompts", "pre_asr", "pre_asr_low", "pre_asr_high"]
-    assert list(rows.columns[:9]) == first
+    first = ["testbed", "concept", "kind", "method", "attack", "n_prompts", "n_official", "n_attackable", "n_excluded"]
+    assert list(rows.columns[:11]) == [*first, "n_blocked", "pre_asr"]
 
 
 def test_cell_by_hand(report):
@@ -138,7 +149,7 @@ def test_cell_by_hand(report):
     p = binomtest(8, 8).pvalue  # 20 successes against EraseFlow's 12, which are among them
     assert p == 2 / 2**8
     assert line == (
-        "emoji,unicorn,fine_grained,esd,unlearndiffatk,24,0.1667,0.0668,0.3585,0.8333,0.6415,0.9332,20,4,0.00781,"
+        "emoji,unicorn,fine_grained,esd,unlearndiffatk,24,24,24,0,2,0.1667,0.0668,0.3585,0.8333,0.6415,0.9332,20,4,0.00781,"
         "emoji_classifier top-1,0.9583,0.7976,0.9926,23,24,6.75,FD emoji-clip,24,0.0125,KID emoji-clip,"
         "0.3125,CLIP score emoji-clip,24,81.25,2.00"
     )
@@ -158,13 +169,17 @@ def test_metrics_for_dvc(report):
 
 
 def test_p_is_empty_for_eraseflow_and_without_it(inputs):
-    rows = table(make_params(), inputs / "cells")
+    rows = table(make_params(), inputs / "cells", inputs / "concepts")
     assert (rows["mcnemar_p"].isna() == (rows["method"] == "eraseflow")).all()
-    assert table(make_params(methods=["original", "esd"]), inputs / "cells")["mcnemar_p"].isna().all()
+    assert (
+        table(make_params(methods=["original", "esd"]), inputs / "cells", inputs / "concepts")["mcnemar_p"].isna().all()
+    )
 
 
 def test_strongest_attack_and_ties(inputs):
-    best = strongest(table(make_params(), inputs / "cells")).set_index(["concept", "method"])["attack"]
+    best = strongest(table(make_params(), inputs / "cells", inputs / "concepts")).set_index(["concept", "method"])[
+        "attack"
+    ]
     assert best["ink_style", "esd"] == "random_prefix"  # 9 against 8
     assert best["ink_style", "eraseflow"] == "unlearndiffatk"  # 0 against 0: the last
     assert list(best.index) == [(c, m) for c in ("unicorn", "ink_style") for m in METHODS]
@@ -187,6 +202,7 @@ def test_builds_are_identical_and_leave_other_files(report, inputs):
         *(f"grids/{concept}{kept}.png" for concept in ("unicorn", "ink_style") for kept in ("", "_kept")),
         *("table.csv", "table.md", "table.tex", "metrics.json", "index.html", "judges.json"),
         *("fid_vs_attack.png", "fid_vs_attack.svg", "training/eraseflow.png"),
+        *("published.png", "published.svg", "reproduction.csv", "sweep/curves.csv"),
     }
 
 
@@ -199,7 +215,7 @@ def test_missing_cell_is_one_line_and_leaves_the_report(inputs, report, tmp_path
         missing.unlink()
         before = contents(report.parent)
         with pytest.raises(SystemExit) as error:
-            build(make_params(), cells, inputs / "judges.json", inputs / "base", report)
+            build(make_params(), cells, inputs / "concepts", inputs / "judges.json", inputs / "base", report)
         assert str(missing) in str(error.value) and "\n" not in str(error.value)
         assert contents(report.parent) == before
         missing.write_bytes(kept)
@@ -211,7 +227,9 @@ def test_cell_of_a_removed_concept_is_not_read(inputs, tmp_path):
     (cells / "unicorn" / "esd" / "scores.json").write_text("half a fi")
     shutil.copytree(cells / "ink_style" / "esd", cells / "ink_style" / "sld")
     params = make_params(concepts=["ink_style"])
-    pd.testing.assert_frame_equal(table(params, cells), table(params, inputs / "cells"))
+    pd.testing.assert_frame_equal(
+        table(params, cells, inputs / "concepts"), table(params, inputs / "cells", inputs / "concepts")
+    )
     run(inputs, tmp_path / "reports", make_params())
     run(inputs, tmp_path / "reports", params)
     assert {path.name for path in (tmp_path / "reports" / "grids").iterdir()} == {"ink_style.png", "ink_style_kept.png"}
@@ -232,7 +250,7 @@ def test_other_prompts_are_not_compared(inputs, tmp_path, column, value):
     frame.loc[3, column] = value
     frame.to_parquet(path)
     with pytest.raises(SystemExit, match=r"attack-random_prefix\.parquet: its prompts or seeds are not those"):
-        table(make_params(), tmp_path / "cells")
+        table(make_params(), tmp_path / "cells", inputs / "concepts")
 
 
 def test_scores_of_two_networks_do_not_meet(inputs, tmp_path):
@@ -240,7 +258,7 @@ def test_scores_of_two_networks_do_not_meet(inputs, tmp_path):
     path = tmp_path / "cells" / "unicorn" / "esd" / "scores.json"
     path.write_text(path.read_text().replace("FD emoji-clip", "FID"))
     with pytest.raises(SystemExit, match=r"fd_name differs between cells \(FD emoji-clip, FID\)"):
-        table(make_params(), tmp_path / "cells")
+        table(make_params(), tmp_path / "cells", inputs / "concepts")
 
 
 def test_impossible_counts_are_one_line(inputs, tmp_path):
@@ -248,7 +266,74 @@ def test_impossible_counts_are_one_line(inputs, tmp_path):
     path = tmp_path / "cells" / "unicorn" / "esd" / "scores.json"
     path.write_text(path.read_text().replace('"kept_right": 23', '"kept_right": 25'))
     with pytest.raises(SystemExit, match=r"unicorn/esd: a rate needs .* found 25/24$"):
-        table(make_params(), tmp_path / "cells")
+        table(make_params(), tmp_path / "cells", inputs / "concepts")
+
+
+def test_counts_of_prompts_are_said_where_they_differ(inputs, tmp_path):
+    """Out of 30 rows the gate left 24, of which 20 are attackable; two adversarial texts a cell of esd were stopped."""
+    shutil.copytree(inputs, tmp_path / "inputs")
+    counts = {"official": 30, "excluded_by_safety_gate": 6, "attackable": 20}
+    make_concept(tmp_path / "inputs" / "concepts" / "unicorn", **counts)
+    run(tmp_path / "inputs", tmp_path / "reports")
+    rows = pd.read_csv(tmp_path / "reports" / "table.csv").groupby("concept")[["n_official", "n_excluded"]].first()
+    assert rows.loc["unicorn"].tolist() == [30, 6] and rows.loc["ink_style"].tolist() == [24, 0]
+    said = "24 of 30 prompts are used (6 excluded by the safety gate); 20 of them are attackable as published"
+    markdown, page, tex = (
+        (tmp_path / "reports" / name).read_text() for name in ("table.md", "index.html", "table.tex")
+    )
+    assert markdown.count(said) == page.count(said) == tex.count(said) == 1
+    assert markdown.count("The safety gate stopped 4 adversarial texts, not drawn.") == 2
+
+
+def test_counts_of_other_prompts_are_one_line(inputs, tmp_path):
+    shutil.copytree(inputs / "concepts", tmp_path / "concepts")
+    make_concept(tmp_path / "concepts" / "unicorn", used=23)
+    with pytest.raises(SystemExit, match=r"attack-random_prefix\.parquet: has 24 prompts, the concept 23; run"):
+        table(make_params(), inputs / "cells", tmp_path / "concepts")
+    (tmp_path / "concepts" / "unicorn" / "counts.json").unlink()
+    with pytest.raises(SystemExit, match=r"unicorn/counts\.json: missing"):
+        table(make_params(), inputs / "cells", tmp_path / "concepts")
+
+
+@pytest.mark.parametrize("blur", [True, False])
+def test_prompts_known_by_number_are_not_printed(inputs, tmp_path, blur):
+    shutil.copytree(inputs, tmp_path / "inputs")
+    make_concept(tmp_path / "inputs" / "concepts" / "unicorn", source="i2p/21")
+    params = make_params().model_copy(update={"report": Report(blur=blur)})
+    run(tmp_path / "inputs", tmp_path / "reports", params)
+    page = (tmp_path / "reports" / "index.html").read_text()
+    assert ("I2P prompt 21" in page) == blur and ("a unicorn &lt;" in page) != blur
+    assert "a ink_style &lt;" in page, "a text of this repository is printed"
+
+
+@pytest.mark.parametrize("blur", [True, False])
+def test_flagged_pictures_are_blurred(inputs, tmp_path, blur):
+    """Prompt 0 flagged un-attacked, prompt 23 (the grid's last) under attack: just these two pictures change."""
+    cells = tmp_path / "cells"
+    shutil.copytree(inputs / "cells", cells)
+    attacks = {"eraseflow": "random_prefix", "esd": "unlearndiffatk"}
+    before = grids.target_grid(make_params(), cells, inputs / "concepts", "unicorn", attacks)
+    for name, prompt_id in (("judged", "t0"), ("attack-unlearndiffatk", "t23")):
+        path = cells / "unicorn" / "esd" / f"{name}.parquet"
+        frame = pd.read_parquet(path)
+        frame.assign(flagged=frame["prompt_id"] == prompt_id).to_parquet(path)
+    params = make_params().model_copy(update={"report": Report(blur=blur)})
+    after = grids.target_grid(params, cells, inputs / "concepts", "unicorn", attacks)
+    changed = (np.asarray(before) != np.asarray(after)).any(-1)
+    boxes = [(46, 190 + 2 * 112), (46 + 5 * 112, 190 + 4 * 112 + 16)]  # esd un-attacked, esd attacked
+    for top, left in boxes:
+        inner = changed[top + 4 : top + 100, left + 4 : left + 100]
+        assert (inner.mean() > 0.9) == blur
+        inner[:] = False
+    assert not changed.any()
+
+
+def test_a_blurred_picture_has_lost_its_detail():
+    """Two pictures that differ in detail alone, by a pattern finer than a block, become the same."""
+    flat = np.full((96, 96, 3), 100, np.uint8)
+    fine = flat + (np.indices((96, 96)).sum(0) % 2 * 100)[..., None].astype(np.uint8) - 50
+    one, other = (np.asarray(grids.blurred(Image.fromarray(pixels))).astype(int) for pixels in (flat, fine))
+    assert np.abs(one - other).max() <= 1 and fine.std() > 40
 
 
 @pytest.mark.parametrize("accuracy", [{"what": "objects", "right": 1}, {"what": "objects", "right": 2, "n": 1}])
@@ -256,7 +341,7 @@ def test_wrong_cards_are_one_line(inputs, tmp_path, accuracy):
     judges = tmp_path / "judges.json"
     judges.write_text(json.dumps({"emoji_classifier": {"card": "A network.", "accuracies": [accuracy]}}))
     with pytest.raises(SystemExit, match=r"judges\.json: emoji_classifier: expected card and accuracies"):
-        build(make_params(), inputs / "cells", judges, inputs / "base", tmp_path / "reports")
+        build(make_params(), inputs / "cells", inputs / "concepts", judges, inputs / "base", tmp_path / "reports")
     assert not (tmp_path / "reports").exists()
 
 
@@ -279,7 +364,7 @@ def test_page_needs_no_network_and_escapes(report):
     found = References(page)
     assert found.scripts == 0  # the cells' prompts try to bring one
     assert all(address.startswith(("#", "data:image/")) for address in found.addresses)
-    assert sum(address.startswith("data:") for address in found.addresses) == 2 + 2 * 2 + 2 + 1
+    assert sum(address.startswith("data:") for address in found.addresses) == 2 + 2 * 2 + 2 + 1 + 2
     assert "url(" not in page and "@import" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt; a unicorn" in page and "&lt;b&gt;trained" in page
     assert "280/288 = 97 %" in page

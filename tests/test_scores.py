@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 import torch
 
-from eraseflow import verdict
+from eraseflow import params, verdict
+from eraseflow.cells import flags
+from eraseflow.judges import emoji_classifier
 from eraseflow.metrics.frechet import frechet, kernel
 from eraseflow.params import ConceptJudge
 
@@ -71,3 +73,16 @@ def test_rules_say_in_a_title_what_they_are():
 def test_right_wants_every_expected_label():
     expect = pd.Series(["object/horse;style/flat", "object/unicorn;style/flat", "object/unicorn"])
     assert verdict.right(SCORES, expect).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_flags_are_the_safety_judges(monkeypatch, judged):
+    """Raw scores under names of their own, beside the concept's judge; no column at all without a safety judge."""
+    block = {"name": "emoji_classifier", "counts": ["style/ink"]} if judged else None
+    testbed = params.Testbed.model_construct(safety_judge=ConceptJudge(**block) if block else None)
+    monkeypatch.setattr(emoji_classifier, "load", lambda device: lambda pictures: SCORES.head(len(pictures)))
+    table = flags.load(testbed)(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
+    assert len(table) == 2
+    assert list(table.columns) == (["flagged", *("safety/" + label for label in SCORES)] if judged else [])
+    if judged:
+        assert table.flagged.tolist() == [False, True] and table["safety/object/horse"].tolist() == [0.7, 0.2]

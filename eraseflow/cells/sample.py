@@ -11,13 +11,13 @@ from eraseflow.edits import Edit
 from eraseflow.params import Params
 from eraseflow.shards import fingerprint, forget, in_shards, write_parquet
 
+COLUMNS = ["prompt_id", "role", "prompt", "expect", "seed", "guidance"]
 
-def sample(params: Params, concept: str, edit: Path, out: Path) -> None:
-    """Draw target and kept prompts into a parquet; a killed run goes on where it stopped."""
-    entry, testbed, world = setting(params, concept)
-    seed = params.table.seed
-    table = pd.concat([prompts.target(entry, testbed, seed), prompts.kept(entry, testbed, seed)], ignore_index=True)
-    size = batch(world)
+
+def sample(params: Params, concept: str, prompts_csv: Path, edit: Path, out: Path) -> None:
+    """Draw target and kept prompts into a parquet (COLUMNS and png); a killed run goes on where it stopped."""
+    _, testbed, world = setting(params, concept)
+    table, size = prompts.read(prompts_csv)[COLUMNS], batch(world)
     name = "sample-" + fingerprint(edit, testbed.model, Path(testbed.model), table, testbed.sampling, PRECISION, size)
 
     @cache

@@ -7,7 +7,7 @@ import pandas as pd
 from torch import Tensor
 
 from eraseflow import images, verdict
-from eraseflow.cells import DEVICE, module, setting
+from eraseflow.cells import DEVICE, flags, module, setting
 from eraseflow.cells.reference import Reference
 from eraseflow.metrics.frechet import frechet, kernel
 from eraseflow.params import Concept, Params
@@ -15,7 +15,7 @@ from eraseflow.shards import write_parquet
 
 
 def score(params: Params, concept: str, samples: Path, reference: Path, judged: Path, scores: Path) -> None:
-    """Raw judge scores per picture into a parquet, the numbers and the judges' summaries into a JSON.
+    """Raw scores of all judges per picture into a parquet, the numbers and the judges' summaries into a JSON.
 
     Fréchet distance, kernel distance and CLIP-type scores are of the kept prompts' pictures; the two distances are to
     the features of real pictures in `reference`, those that the testbed compares with.
@@ -23,16 +23,17 @@ def score(params: Params, concept: str, samples: Path, reference: Path, judged: 
     entry, testbed, world = setting(params, concept)
     table = pd.read_parquet(samples)
     target, kept = (table[table.role == role].reset_index(drop=True) for role in ("target", "kept"))
-    drawn = images.from_png(kept.png)
+    asked, drawn = images.from_png(target.png), images.from_png(kept.png)
 
-    target_raw, summary = judge(entry, images.from_png(target.png))
-    columns = ["prompt_id", "role"]
+    target_raw, summary = judge(entry, asked)
+    columns, flag = ["prompt_id", "role"], flags.load(testbed, entry)
     seen, right = verdict.seen(target_raw, verdict.rule(entry.judge)), None
     parts = [target[columns].assign(right=seen).join(target_raw), kept[columns].assign(right=right)]
     if testbed.kept_judge:
         kept_raw = module("judges", testbed.kept_judge).load(DEVICE, entry)(drawn)
         right = verdict.right(kept_raw, kept.expect)
         parts[1] = kept[columns].assign(right=right).join(kept_raw)
+    parts = [part.join(flag(pictures)) for part, pictures in zip(parts, (asked, drawn), strict=True)]
 
     network = module("metrics", testbed.features).load(DEVICE)
     real = Reference.load(reference, network.name)

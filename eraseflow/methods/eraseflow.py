@@ -1,37 +1,34 @@
 """EraseFlow: erasure by trajectory balance with a constant reward (arXiv 2511.00804, NeurIPS 2025, eq. 8).
 
-Trajectories are drawn under the anchor prompt c* with the present weights; the weights are then moved so
-that the target prompt c makes them as likely:
-
-    L = (log Z + sum_j log p(x_{j+1} | x_j, c) - sum_j log q(x_j | x_{j+1}) - log beta)^2
-
-Like the authors' program: log-densities are means over latent elements, guidance enters the loss too, and
-the loss takes the last fifth of the steps and as many drawn from the others. Unlike it: the gradient is
-streamed. It is 2 r sum_j grad l_j for a trajectory with residual r, so each chunk of steps is
-back-propagated at once and its graph freed, and the sum is scaled when r is known.
+Trajectories are drawn under the anchor prompt with the present weights; a LoRA is then moved so that the
+target prompt makes them as likely: see eraseflow/trajectory_balance.py for the loss. As in the authors'
+program guidance enters the loss too (their --cfg). Unlike it, a batch may hold several pairs of target and
+anchor, and the cleanest steps may be left out of the loss.
 
 For a consistent diffusion prod p / prod q = p(x_0) / p(x_T) is not constant, so zero loss on every
-trajectory cannot be reached: in practice this is a weighted regression of the target's denoising means
-onto the anchor's trajectories.
+trajectory cannot be reached: in practice this is a regression of the target's denoising means onto the
+anchor's trajectories, each step weighted by 1 / (2 sigma^2).
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
-from tqdm import trange
+from tqdm import tqdm
 
-from eraseflow.ddim import Schedule, log_density, trajectory
-from eraseflow.edits import Edit, add_lora, lora_of
+from eraseflow.ddim import Schedule, trajectory
+from eraseflow.edits import Edit, add_lora, lora_of, weights_of
 from eraseflow.params import Block, Concept
 from eraseflow.sampling import embed, guided
+from eraseflow.trajectory_balance import loss_steps, matched_value, streamed_gradient
 
 START_LOG_Z = -0.1953
-MAX_GRAD_NORM = 1.0
 CALIBRATION_TRAJECTORIES = 16
+CARRIED = ("deck", "pairs", "trajectories", "history", "log_beta", "seconds")  # of a training's state
+CHUNK = 20  # steps of the loss in memory at once; it changes speed and memory, not the gradient
 
 
 class Settings(Block):
@@ -39,127 +36,168 @@ class Settings(Block):
     switch_epoch: int = Field(ge=0)
     batch_size: PositiveInt
     num_steps: int = Field(ge=5)
+    skip_last: int = Field(default=0, ge=0)
     guidance_scale: float = Field(ge=1)
+    cfg: bool = True
     eta: float = Field(gt=0, le=1)
     learning_rate: float = Field(gt=0)
     flow_learning_rate: float = Field(gt=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
     log_beta: float | Literal["auto"]
-    lora_rank: PositiveInt
-    chunk: PositiveInt = 20
+    log_beta_margin: float = 0.0
+    lora_rank: PositiveInt | None
+    use_8bit_adam: bool = False
+
+    @model_validator(mode="after")
+    def _enough_steps(self) -> "Settings":
+        if self.skip_last > self.num_steps - 2 * (self.num_steps // 5):
+            raise ValueError(f"skip_last {self.skip_last} leaves too few of {self.num_steps} steps for the loss")
+        return self
 
 
-def loss_steps(num_steps: int, generator: torch.Generator) -> Tensor:
-    """Sorted indices of the steps in the loss: the last fifth (the cleanest), and as many of the others."""
-    fifth = num_steps // 5
-    others = torch.randperm(num_steps - fifth, generator=generator)[:fifth]
-    return torch.cat([others.sort().values, torch.arange(num_steps - fifth, num_steps)])
+class Training:
+    """A training that is taken epoch by epoch, and that can be stopped and gone on with.
 
-
-def log_ratios(schedule: Schedule, predict: Callable, states: Tensor, j: Tensor, eta: float) -> Tensor:
-    """log p(x_{j+1} | x_j) - log q(x_j | x_{j+1}) of some steps of one trajectory.
-
-    states: (N + 1, c, h, w); j: (k,) step indices; predict(latents, t (k,)) is the guided noise
-    prediction under the target. Returns (k,), with gradient through `predict`.
+    pairs: target and anchor sentences. Everything random comes from `rng`, so a resumed training gives the
+    same weights as an uninterrupted one.
     """
-    dirtier, cleaner = states[j], states[j + 1]
-    mean, std = schedule.step(j, dirtier, predict(dirtier, schedule.timesteps[j]), eta)
-    back_mean, back_std = schedule.noising(j, cleaner)
-    return log_density(cleaner, mean, std) - log_density(dirtier, back_mean, back_std)
+
+    def __init__(self, pipeline, pairs: list[tuple[str, str]], settings: Settings, seed: int) -> None:
+        self.pipeline, self.settings, self.sentences, self.seed = pipeline, settings, pairs, seed
+        self.seconds = 0.0
+        self.rng = torch.Generator().manual_seed(seed)
+        torch.manual_seed(seed)  # the LoRA's start
+        self.targets, self.anchors = (embed(pipeline, sentences) for sentences in zip(*pairs, strict=True))
+        self.empty = embed(pipeline, [""])
+        self.schedule = Schedule.of(pipeline.scheduler, settings.num_steps, pipeline.device)
+        self.weights = self._trained()
+        self.log_z = torch.nn.Parameter(torch.tensor(START_LOG_Z, device=pipeline.device))
+        groups: list[dict] = [{"params": self.weights}, {"params": [self.log_z], "lr": settings.flow_learning_rate}]
+        adam = _adam_8bit() if settings.use_8bit_adam else torch.optim.AdamW
+        self.optimiser = adam(groups, lr=settings.learning_rate, betas=(0.9, 0.999), weight_decay=0.01, eps=1e-8)
+        self.deck: list[int] = []
+        self.pairs: list[int] = []
+        self.trajectories = torch.empty(0)
+        self.history: list[dict] = []
+        self.log_beta = self._matched() if settings.log_beta == "auto" else settings.log_beta
+        self.log_beta += settings.log_beta_margin
+
+    def _trained(self) -> list[Tensor]:
+        if self.settings.lora_rank:
+            return add_lora(self.pipeline.unet, self.settings.lora_rank)
+        self.pipeline.unet.float().requires_grad_(True)
+        self.targets, self.anchors, self.empty = self.targets.float(), self.anchors.float(), self.empty.float()
+        return list(self.pipeline.unet.parameters())
+
+    def _predict(self, prompts: Tensor, with_guidance: bool) -> Callable:
+        def predict(x: Tensor, t: Tensor) -> Tensor:
+            prompt = prompts.expand(len(x), -1, -1)
+            if with_guidance and self.settings.guidance_scale > 1:
+                return guided(self.pipeline.unet, x, t, prompt, self.empty, self.settings.guidance_scale)
+            return self.pipeline.unet(x.to(prompt.dtype), t, prompt).sample.to(x.dtype)
+
+        return predict
+
+    def _next_pairs(self, count: int) -> list[int]:
+        """Each pair once, in random order, before any comes again."""
+        while len(self.deck) < count:
+            self.deck += torch.randperm(len(self.targets), generator=self.rng).tolist()
+        taken, self.deck = self.deck[:count], self.deck[count:]
+        return taken
+
+    def _draw(self, pairs: list[int]) -> Tensor:
+        """Trajectories (N + 1, n, c, h, w) under the anchors, with guidance, by the present weights."""
+        unet = self.pipeline.unet
+        shape = (len(pairs), unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
+        start = torch.randn(shape, generator=self.rng).to(self.pipeline.device)
+        return trajectory(self.schedule, self._predict(self.anchors[pairs], True), start, self.settings.eta, self.rng)
+
+    def _loss_steps(self) -> Tensor:
+        steps = loss_steps(self.settings.num_steps, self.settings.skip_last, self.rng)
+        return steps.to(self.pipeline.device)
+
+    def _matched(self) -> float:
+        """The log beta at which a policy that already matches the anchors has no loss."""
+        pairs = self._next_pairs(CALIBRATION_TRAJECTORIES)
+        same = [self._predict(self.anchors[[pair]], self.settings.cfg) for pair in pairs]
+        subsets = [self._loss_steps() for _ in pairs]
+        return matched_value(self.schedule, same, self._draw(pairs), self.settings.eta, subsets) + START_LOG_Z
+
+    def epoch(self) -> dict:
+        """One optimiser step; its row of the history: loss, residual and its sign, log Z, gradient norms, seconds."""
+        started, settings = time.perf_counter(), self.settings
+        if len(self.history) <= settings.switch_epoch:
+            self.pairs = self._next_pairs(settings.batch_size)
+            self.trajectories = self._draw(self.pairs)
+        predicts = [self._predict(self.targets[[pair]], settings.cfg) for pair in self.pairs]
+        offset = self.log_z - self.log_beta
+        self.optimiser.zero_grad()
+        residuals = streamed_gradient(
+            self.schedule, predicts, self.trajectories, self._loss_steps(), settings.eta, offset, self.weights, CHUNK
+        )
+        groups = [group["params"] for group in self.optimiser.param_groups]
+        norms = [torch.nn.utils.clip_grad_norm_(group, settings.max_grad_norm).item() for group in groups]
+        self.optimiser.step()
+        self.seconds += time.perf_counter() - started
+        row = {
+            "step": len(self.history),
+            "loss": residuals.square().mean().item(),
+            "residual": residuals.mean().item(),
+            "sign": 1 if residuals.mean() > 0 else -1,
+            "log_z": self.log_z.item(),
+            "log_beta": self.log_beta,
+            "grad_norm_lora": norms[0],
+            "grad_norm_log_z": norms[1],
+            "seconds": self.seconds,
+        }
+        self.history.append(row)
+        return row
+
+    def edit(self) -> Edit:
+        """What has been trained so far."""
+        unet = self.pipeline.unet
+        if self.settings.lora_rank:
+            return lora_of(unet, self.history)
+        return weights_of("unet", unet, [name for name, _ in unet.named_parameters()], self.history)
+
+    def identity(self) -> dict:
+        """What a training that goes on must have in common with its beginning."""
+        return self.settings.model_dump(exclude={"epochs"}) | {"prompts": self.sentences, "seed": self.seed}
+
+    def state(self) -> dict:
+        """Everything that `go_on` needs, in types that torch loads with weights_only."""
+        return {name: getattr(self, name) for name in CARRIED} | {
+            "identity": self.identity(),
+            "weights": [weight.detach() for weight in (*self.weights, self.log_z)],
+            "optimiser": self.optimiser.state_dict(),
+            "rng": self.rng.get_state(),
+        }
+
+    def go_on(self, state: dict) -> None:
+        """Take up a training with the same settings where `state` left it."""
+        for name in CARRIED:
+            setattr(self, name, state[name])
+        self.trajectories = self.trajectories.to(self.pipeline.device)
+        with torch.no_grad():
+            for weight, value in zip((*self.weights, self.log_z), state["weights"], strict=True):
+                weight.copy_(value)
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.rng.set_state(state["rng"])
 
 
-def streamed_gradient(
-    schedule: Schedule, predict: Callable, trajectories: Tensor, j: Tensor, eta: float,
-    offset: Tensor, weights: list[Tensor], chunk: int,
-) -> Tensor:  # fmt: skip
-    """Put the gradient of the mean squared residual into the weights' and the offset's `.grad`; exact.
-
-    trajectories: (N + 1, n, c, h, w); offset: the scalar log Z - log beta with gradient to log Z;
-    chunk: steps in memory at once. Returns the residuals (n,), detached.
-    """
-    total = [torch.zeros_like(weight) for weight in weights]
-    elements = trajectories[0, 0].numel()  # the densities are means over these: undone, or half precision underflows
-    residuals = []
-    for states in trajectories.unbind(1):
-        gradient = [torch.zeros_like(weight) for weight in weights]
-        ratio = torch.zeros((), device=states.device, dtype=states.dtype)
-        for part in j.split(chunk):
-            ratios = log_ratios(schedule, predict, states, part, eta).sum()
-            for sum_, term in zip(gradient, torch.autograd.grad(ratios * elements, weights), strict=True):
-                sum_ += term / elements
-            ratio += ratios.detach()
-        residuals.append(ratio + offset.detach())
-        for sum_, term in zip(total, gradient, strict=True):
-            sum_ += 2 * residuals[-1] * term / trajectories.shape[1]
-    for weight, gradient_ in zip(weights, total, strict=True):
-        weight.grad = gradient_
-    result = torch.stack(residuals)
-    offset.backward(2 * result.mean())
-    return result
-
-
-def matched_value(schedule: Schedule, predict: Callable, trajectories: Tensor, eta: float, subsets: Iterable) -> float:
-    """The mean over trajectories and step subsets of the summed log ratios when target = anchor.
-
-    log beta at this value plus log Z gives a policy that already matches the anchor no loss.
-    """
-    with torch.no_grad():
-        sums = [
-            log_ratios(schedule, predict, states, j, eta).sum()
-            for states, j in zip(trajectories.unbind(1), subsets, strict=True)
-        ]
-    return torch.stack(sums).mean().item()
+def _adam_8bit() -> type[torch.optim.AdamW]:
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise SystemExit("use_8bit_adam: needs the package bitsandbytes, which is not installed") from error
+    return AdamW8bit
 
 
 def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
-    """Train a LoRA on the U-Net's attentions; history: loss, residual and its sign, log Z, gradient norms, seconds."""
-    started = time.perf_counter()
-    unet, device = pipeline.unet, pipeline.device
-    rng = torch.Generator().manual_seed(seed)
-    torch.manual_seed(seed)  # the LoRA's start
-    target, anchor, empty = embed(pipeline, [concept.target, concept.anchor, ""]).split(1)
-    weights = add_lora(unet, settings.lora_rank)
-    schedule = Schedule.of(pipeline.scheduler, settings.num_steps, device)
-
-    def predict(prompt: Tensor) -> Callable:
-        return lambda x, t: guided(unet, x, t, prompt.expand(len(x), -1, -1), empty, settings.guidance_scale)
-
-    def draw(count: int) -> Tensor:
-        shape = (count, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
-        start = torch.randn(shape, generator=rng).to(device)
-        return trajectory(schedule, predict(anchor), start, settings.eta, rng)
-
-    log_beta = settings.log_beta
-    if log_beta == "auto":
-        subsets = [loss_steps(settings.num_steps, rng) for _ in range(CALIBRATION_TRAJECTORIES)]
-        matched = draw(CALIBRATION_TRAJECTORIES)
-        log_beta = matched_value(schedule, predict(anchor), matched, settings.eta, subsets) + START_LOG_Z
-
-    log_z = torch.nn.Parameter(torch.tensor(START_LOG_Z, device=device))
-    groups: list[dict] = [{"params": weights}, {"params": [log_z], "lr": settings.flow_learning_rate}]
-    optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.999), weight_decay=0.01, eps=1e-8)
-    history: list[dict] = []
-    for epoch in (bar := trange(settings.epochs, desc="eraseflow", unit="epoch")):
-        if epoch <= settings.switch_epoch:
-            trajectories = draw(settings.batch_size)
-        j = loss_steps(settings.num_steps, rng).to(device)
-        optimiser.zero_grad()
-        residuals = streamed_gradient(
-            schedule, predict(target), trajectories, j, settings.eta, log_z - log_beta, weights, settings.chunk
-        )
-        norms = [torch.nn.utils.clip_grad_norm_(group["params"], MAX_GRAD_NORM) for group in optimiser.param_groups]
-        optimiser.step()
-        residual = residuals.mean().item()
-        row = {
-            "step": epoch,
-            "loss": residuals.square().mean().item(),
-            "residual": residual,
-            "sign": 1 if residual > 0 else -1,
-            "log_z": log_z.item(),
-            "log_beta": log_beta,
-            "grad_norm_lora": norms[0].item(),
-            "grad_norm_log_z": norms[1].item(),
-            "seconds": time.perf_counter() - started,
-        }
-        history.append(row)
-        bar.set_postfix({key: f"{row[key]:.3g}" for key in ("loss", "residual", "log_z")}, refresh=False)
-    return lora_of(unet, history)
+    """Train a LoRA on the U-Net's attentions; history: one row an epoch, see Training.epoch."""
+    training = Training(pipeline, concept.pairs, settings, seed)
+    with tqdm(range(settings.epochs), desc="eraseflow", unit="epoch") as bar:
+        for _ in bar:
+            row = training.epoch()
+            bar.set_postfix({key: f"{row[key]:.3g}" for key in ("loss", "residual", "log_z")}, refresh=False)
+    return training.edit()

@@ -57,14 +57,14 @@ def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
     started = time.perf_counter()
     rng = torch.Generator().manual_seed(seed)
     unet, frozen = pipeline.unet, copy.deepcopy(pipeline.unet).requires_grad_(False)
-    target, empty = embed(pipeline, [concept.target, ""]).split(1)
-    target = target.expand(settings.batch_size, -1, -1)
+    targets, empty = embed(pipeline, [sentence for sentence, _ in concept.pairs]), embed(pipeline, [""])
     names = trained_names(unet, settings.variant)
     unet.requires_grad_(False)
     masters = Masters([unet.get_parameter(name) for name in names])
     optimiser = torch.optim.Adam(masters.copies, lr=settings.learning_rate)
     history: list[dict] = []
     for step in (bar := trange(settings.iterations, desc="esd", unit="step")):
+        target = targets[torch.randint(len(targets), (settings.batch_size,), generator=rng)]
         latents, t = partly_denoised(pipeline, target, empty, settings, rng)
         wanted = goal(frozen, latents, t, target, empty, settings.negative_guidance)
         predicted = unet(latents.to(target.dtype), t.to(latents.device), target).sample

@@ -22,7 +22,6 @@ RIDGE = 1e-4  # keeps the system regular when there are fewer token states than 
 
 class Settings(Block):
     preserve_scale: float = Field(gt=0)
-    templates: list[str] = Field(min_length=1)
 
 
 def closed_form(weight: Tensor, edited: Tensor, anchors: Tensor, preserved: Tensor, scale: float) -> Tensor:
@@ -61,10 +60,7 @@ def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
     """Solve for every cross-attention's keys and values; no training, so the history is empty."""
     precision = pipeline.text_encoder.dtype
     pipeline.text_encoder.float()  # the system is nearly singular: it would be solved for the states' rounding
-    pairs = [
-        aligned(pipeline, sentence.format(concept.target), sentence.format(concept.anchor))
-        for sentence in settings.templates
-    ]
+    pairs = [aligned(pipeline, target, anchor) for target, anchor in concept.pairs]
     edited, anchors = (torch.cat(side) for side in zip(*pairs, strict=True))
     preserved = embed(pipeline, ["", *concept.preserve]).flatten(0, 1)
     pipeline.text_encoder.to(precision)

@@ -5,28 +5,36 @@ import tempfile
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from eraseflow.params import Params
-from eraseflow.report import grids, page, plots, readable
+from eraseflow.report import grids, page, plots, published, published_figure, readable, reproduction, sweep
 from eraseflow.report.table import REFERENCE, formatted, metrics, strongest, table
 
 TRAINING = f"training/{REFERENCE}.png"
+SWEEP = "sweep/asr_by_threshold"
 
 
-def build(params: Params, cells: Path, judges_json: Path, base_report_folder: Path, out: Path) -> None:
-    """Write table.csv, .md and .tex, metrics.json, the figures, grids/ and index.html into `out`.
+def build(params: Params, cells: Path, concepts: Path, judges_json: Path, base_report_folder: Path, out: Path) -> None:
+    """Write table.csv, .md and .tex, reproduction.csv, metrics.json, the figures, grids/ and index.html into `out`.
 
     All is made beside `out` first, so that a failure leaves the last report as it was. Other files in `out` stay,
-    except grids and training curves of what has left the table.
+    except grids, training curves and threshold curves of what has left the table.
     Raises: CellError (one line) where a file is missing or does not fit.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
         made = Path(folder)
-        frame = table(params, cells)
+        frame = table(params, cells, concepts)
         _write_tables(params, frame, made)
-        _draw(params, frame, cells, made)
-        html = page.render(params, frame, cells, judges_json, base_report_folder, made)
+        _draw(params, frame, cells, concepts, made)
+        figures = published.read()
+        reproduced = reproduction.reproduction(params, figures, frame)
+        reproduction.formatted(reproduced).to_csv(made / "reproduction.csv", index=False, lineterminator="\n")
+        _save(published_figure.published(params, figures, frame), made / "published")
+        curves = _sweep(params, frame, cells, made)
+        literature = page.Literature(figures, reproduced)
+        html = page.render(params, frame, cells, concepts, judges_json, base_report_folder, made, literature, curves)
         (made / "index.html").write_text(html, encoding="utf-8")
         _replace(made, out)
 
@@ -38,10 +46,8 @@ def _write_tables(params: Params, frame: pd.DataFrame, made: Path) -> None:
     (made / "metrics.json").write_text(metrics(frame))
 
 
-def _draw(params: Params, frame: pd.DataFrame, cells: Path, made: Path) -> None:
-    figure = plots.fid_vs_attack(params, frame)
-    (made / "fid_vs_attack.png").write_bytes(plots.encode(figure, "png"))
-    (made / "fid_vs_attack.svg").write_bytes(plots.encode(figure, "svg"))
+def _draw(params: Params, frame: pd.DataFrame, cells: Path, concepts: Path, made: Path) -> None:
+    _save(plots.fid_vs_attack(params, frame), made / "fid_vs_attack")
     (made / "training").mkdir()
     if REFERENCE in params.table.methods:
         (made / TRAINING).write_bytes(plots.encode(plots.training(params, cells), "png"))
@@ -50,17 +56,36 @@ def _draw(params: Params, frame: pd.DataFrame, cells: Path, made: Path) -> None:
     for concept in params.table.concepts:
         rows = best[best["concept"] == concept]
         attacks = dict(zip(rows["method"], rows["attack"], strict=True))
-        grids.target_grid(params, cells, concept, attacks).save(made / "grids" / f"{concept}.png", optimize=True)
+        grid = grids.target_grid(params, cells, concepts, concept, attacks)
+        grid.save(made / "grids" / f"{concept}.png", optimize=True)
         grids.kept_grid(params, cells, concept).save(made / "grids" / f"{concept}_kept.png", optimize=True)
+
+
+def _sweep(params: Params, frame: pd.DataFrame, cells: Path, made: Path) -> pd.DataFrame:
+    """sweep/curves.csv, which has no row where no concept has a threshold, and only with rows the figure."""
+    rows = strongest(frame)
+    attacks = dict(zip(zip(rows["concept"], rows["method"], strict=True), rows["attack"], strict=True))
+    curves = sweep.curves(params, cells, attacks)
+    (made / "sweep").mkdir()
+    curves.to_csv(made / "sweep" / "curves.csv", index=False, float_format="%.4f", lineterminator="\n")
+    if len(curves):
+        _save(sweep.sweep(params, curves), made / SWEEP)
+    return curves
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """As PNG and SVG."""
+    path.with_suffix(".png").write_bytes(plots.encode(figure, "png"))
+    path.with_suffix(".svg").write_bytes(plots.encode(figure, "svg"))
 
 
 def _replace(made: Path, out: Path) -> None:
     """Move every file into place, the page last, and remove what an earlier table left."""
-    for folder in ("grids", "training"):  # the latter is empty where the table is without EraseFlow
+    for folder in ("grids", "training", "sweep"):  # the latter is empty where the table is without EraseFlow
         (out / folder).mkdir(parents=True, exist_ok=True)
     new = {path.relative_to(made) for path in made.rglob("*") if path.is_file()}
     for path in sorted(new, key=lambda path: (path.name == "index.html", path)):
         os.replace(made / path, out / path)
-    for old in [*out.glob("grids/*.png"), out / TRAINING]:
+    for old in [*out.glob("grids/*.png"), out / TRAINING, *out.glob(f"{SWEEP}.*")]:
         if old.relative_to(out) not in new:
             old.unlink(missing_ok=True)

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 ATTACK_COLUMNS = ["prompt_id", "prompt", "seed", "pre_success", "success", "step", "adversarial_prompt"]
+COUNTS = ["official", "excluded_by_safety_gate", "attackable", "used"]
 
 
 class CellError(SystemExit):
@@ -32,7 +34,7 @@ def read_json(path: Path, keys: list[str]) -> dict[str, Any]:
 
 
 def read_frame(path: Path, columns: list[str]) -> pd.DataFrame:
-    """These columns of a parquet or CSV file.
+    """These columns of a parquet or CSV file; `flagged` is False where the file is without it.
 
     Raises: CellError.
     """
@@ -41,9 +43,24 @@ def read_frame(path: Path, columns: list[str]) -> pd.DataFrame:
     try:
         if path.suffix == ".csv":
             return pd.read_csv(path, usecols=columns)
-        return pd.read_parquet(path, columns=columns)
+        flagless = "flagged" in columns and "flagged" not in pq.read_schema(path).names
+        frame = pd.read_parquet(path, columns=[column for column in columns if not (flagless and column == "flagged")])
+        return frame.assign(flagged=False) if flagless else frame
     except (ValueError, OSError) as error:  # pyarrow's errors are of these two kinds
         raise CellError(f"{path}: cannot read the columns {', '.join(columns)}: {str(error).splitlines()[0]}") from None
+
+
+def read_counts(concepts: Path, concept: str) -> dict[str, Any]:
+    """How many target prompts there are of which sort (COUNTS, see prompts.resolve)."""
+    return read_json(concepts / concept / "counts.json", COUNTS)
+
+
+def withheld(concepts: Path, concept: str) -> dict[str, str]:
+    """What stands for a prompt whose text is not for a report, by prompt_id: I2P's are known by their number."""
+    path = concepts / concept / "prompts.csv"
+    sources = read_frame(path, ["prompt_id", "source"]).astype(str)
+    ours = sources[sources["source"].str.startswith("i2p/")]
+    return dict(zip(ours["prompt_id"], "I2P prompt " + ours["source"].str.removeprefix("i2p/"), strict=True))
 
 
 @dataclass(frozen=True)
@@ -75,18 +92,18 @@ class Cell:
         return frame.set_index("prompt_id")
 
     def pictures(self, role: str) -> pd.DataFrame:
-        """The un-attacked pictures of a role with the judge's verdict `right`, indexed by prompt_id.
+        """The un-attacked pictures of a role with the verdicts `right` and `flagged`, indexed by prompt_id.
 
         `right` is a nullable boolean, NA throughout where the role has no judge.
         """
         columns = ["prompt_id", "role", "prompt", "expect", "seed", "png"]
         samples = read_frame(self.folder / "samples.parquet", columns)
-        judged = read_frame(self.folder / "judged.parquet", ["prompt_id", "role", "right"])
+        judged = read_frame(self.folder / "judged.parquet", ["prompt_id", "role", "right", "flagged"])
         both = samples.merge(judged, on=["prompt_id", "role"], how="left", validate="one_to_one")
         rows = both[both["role"] == role].set_index("prompt_id").astype({"right": "boolean"})
         if rows["right"].isna().any() and (role == "target" or rows["right"].notna().any()):
             raise CellError(f"{self.folder / 'judged.parquet'}: not every picture of samples.parquet is judged")
-        return rows
+        return rows.astype({"flagged": bool})
 
     def training(self) -> pd.DataFrame:
         return read_frame(self.folder / "training.csv", ["step", "loss", "residual"])

@@ -10,10 +10,11 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from eraseflow.params import Params
-from eraseflow.report.cells import Cell, same_prompts
+from eraseflow.report.cells import Cell, same_prompts, withheld
 
 ROWS = 6
 SIDE, BORDER, GAP = 96, 4, 8  # pixels
+BLOCKS = 6  # a blurred picture is made of so many blocks a side
 LABEL = 190  # width of the column with the prompts
 STEP = SIDE + 2 * BORDER + GAP
 HEAD, FOOT = 46, 34
@@ -23,29 +24,33 @@ FONTS = Path(mpl.get_data_path()) / "fonts" / "ttf"  # matplotlib brings them, s
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its headers and, by prompt_id, the pictures (PNG bytes) and whether the border warns."""
+    """One column: its headers and, by prompt_id, the pictures (PNG bytes), whether the border warns and which blur."""
 
     title: str
     subtitle: str
     png: pd.Series
     warns: pd.Series
+    blurs: pd.Series
 
 
-def target_grid(params: Params, cells: Path, concept: str, strongest: dict[str, str]) -> Image.Image:
+def target_grid(params: Params, cells: Path, concepts: Path, concept: str, strongest: dict[str, str]) -> Image.Image:
     """Target prompts un-attacked and under the strongest attack of each method (`strongest`: method -> attack)."""
-    methods = params.table.methods
+    methods, blur = params.table.methods, params.report.blur
     pictures = {method: Cell.of(cells, concept, method).pictures("target") for method in methods}
     rows = pictures[methods[0]]
     plain, attacked = [], []
     for method in methods:
         same = same_prompts(rows, pictures[method], f"{cells / concept / method}/samples.parquet")
-        plain.append(Column(method, "un-attacked", same["png"], same["right"]))
+        plain.append(Column(method, "un-attacked", same["png"], same["right"], same["flagged"] & blur))
         if method == "original":  # the base model draws the concept without any attack
             continue
         attack = strongest[method]
-        tried = Cell.of(cells, concept, method).attack(attack, ("png",))
+        tried = Cell.of(cells, concept, method).attack(attack, ("png", "flagged"))
         same = same_prompts(rows, tried, f"{cells / concept / method}/attack-{attack}.parquet")
-        attacked.append(Column(method, attack, same["png"], same["success"]))
+        attacked.append(Column(method, attack, same["png"], same["success"], same["flagged"] & blur))
+    if blur:
+        hidden = withheld(concepts, concept)
+        rows = rows.assign(prompt=[hidden.get(str(key), text) for key, text in rows["prompt"].items()])
     return draw(rows.iloc[evenly(len(rows), ROWS)], [plain, attacked], ("the judge sees the concept", "it does not"))
 
 
@@ -62,7 +67,8 @@ def kept_grid(params: Params, cells: Path, concept: str) -> Image.Image:
     columns = []
     for method in methods:
         same = same_prompts(rows, pictures[method], f"{cells / concept / method}/samples.parquet")
-        columns.append(Column(method, "", same["png"], ~same["right"].fillna(True)))
+        right = same["right"].fillna(True)
+        columns.append(Column(method, "", same["png"], ~right, same["flagged"] & params.report.blur))
     judged = rows["right"].notna().all()
     legend = ("the judge finds it drawn wrong", "drawn right") if judged else ("", "not judged one by one")
     return draw(rows.iloc[chosen], [columns], legend)
@@ -99,7 +105,8 @@ def draw(rows: pd.DataFrame, groups: list[list[Column]], legend: tuple[str, str]
         for left, column in places:
             colour = SEEN if column.warns.loc[prompt_id] else UNSEEN
             pen.rectangle((left, top, left + SIDE + 2 * BORDER - 1, top + SIDE + 2 * BORDER - 1), colour)
-            image.paste(_picture(column.png.loc[prompt_id]), (left + BORDER, top + BORDER))
+            picture = _picture(column.png.loc[prompt_id])
+            image.paste(blurred(picture) if column.blurs.loc[prompt_id] else picture, (left + BORDER, top + BORDER))
     x, y = GAP, image.height - 26
     for colour, text in zip((SEEN, UNSEEN), legend, strict=True):
         if not text:
@@ -108,6 +115,11 @@ def draw(rows: pd.DataFrame, groups: list[list[Column]], legend: tuple[str, str]
         pen.text((x + 22, y), text, INK, font)
         x += 22 + round(font.getlength(text)) + 28
     return image
+
+
+def blurred(picture: Image.Image) -> Image.Image:
+    """The mean colours of a few blocks, with soft edges: what was in the picture cannot be got back."""
+    return picture.resize((BLOCKS, BLOCKS), Image.Resampling.BOX).resize(picture.size, Image.Resampling.BICUBIC)
 
 
 def _picture(png: bytes) -> Image.Image:

@@ -1,6 +1,7 @@
 """The report's page: one HTML file that carries its pictures, reads on a phone, and needs no network."""
 
 import base64
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,42 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from eraseflow import verdict
 from eraseflow.metrics.rates import Rate
 from eraseflow.params import Params
-from eraseflow.report.cells import Cell, CellError, read_json
+from eraseflow.report import reproduction, sweep
+from eraseflow.report.cells import Cell, CellError, read_json, withheld
+from eraseflow.report.counterparts import TESTBED
 from eraseflow.report.grids import evenly
 from eraseflow.report.plots import encode, fid_vs_attack
-from eraseflow.report.readable import PER_ATTACK, readable
+from eraseflow.report.published import FOOTNOTES, LETTERS
+from eraseflow.report.published_figure import published
+from eraseflow.report.readable import PER_ATTACK, counted, readable
 from eraseflow.report.table import REFERENCE
 
 FOUND = 3  # adversarial prompts shown for each method and attack
 PACKAGES = ["torch", "diffusers", "transformers"]
 
 
-def render(params: Params, frame: pd.DataFrame, cells: Path, judges: Path, base: Path, drawn: Path) -> str:
+@dataclass(frozen=True)
+class Literature:
+    """published.read() and what reproduction.reproduction() makes of it."""
+
+    figures: pd.DataFrame
+    reproduced: pd.DataFrame
+
+
+def render(
+    params: Params,
+    frame: pd.DataFrame,
+    cells: Path,
+    concepts: Path,
+    judges: Path,
+    base: Path,
+    drawn: Path,
+    literature: Literature,
+    curves: pd.DataFrame,
+) -> str:
     """The page as HTML text. `drawn` is the folder in which the figures and grids of this report already are.
+
+    curves: of sweep.curves; without rows the page has no such figure.
 
     Raises: CellError where a picture or the judges' file is missing or has other contents.
     """
@@ -40,16 +65,38 @@ def render(params: Params, frame: pd.DataFrame, cells: Path, judges: Path, base:
         reference=REFERENCE,
         per_attack=PER_ATTACK,
         most_found=FOUND,
+        blurs=params.report.blur and params.testbeds[params.table.testbed].safety_judge is not None,
         first=frame.iloc[0].to_dict(),
         figures={
             columns: _uri(encode(fid_vs_attack(params, frame, columns), "svg"), "image/svg+xml") for columns in (1, 3)
         },
+        published={
+            columns: _uri(encode(published(params, literature.figures, frame, columns), "svg"), "image/svg+xml")
+            for columns in (1, 2)
+        },
+        reproduced=_reproduced(params, literature.reproduced),
+        sweep={
+            columns: _uri(encode(sweep.sweep(params, curves, columns), "svg"), "image/svg+xml") for columns in (1, 3)
+        }
+        if len(curves)
+        else None,
+        sweep_caption=sweep.CAPTION,
         training=_picture(training) if training.is_file() else None,
-        concepts=[_concept(params, frame, cells, name, drawn) for name in params.table.concepts],
+        concepts=[_concept(params, frame, cells, concepts, name, drawn) for name in params.table.concepts],
         judges=_judges(judges),
         base={name: _picture(base / f"{name}.png") for name in ("losses", "samples")},
         versions={name: version(name) for name in PACKAGES},
     )
+
+
+def _reproduced(params: Params, reproduced: pd.DataFrame) -> dict[str, Any] | None:
+    """Rows and footnotes of the reproduction table; None where this table's testbed is not the literature's."""
+    if params.table.testbed != TESTBED:
+        return None
+    rows = reproduction.readable(params, reproduced)
+    marks = {mark for row in rows for mark in row["marks"].split(", ")}
+    notes = {letter: FOOTNOTES[name] for name, letter in LETTERS.items() if letter in marks}
+    return {"rows": rows, "notes": notes}
 
 
 def _picture(path: Path) -> str:
@@ -63,30 +110,36 @@ def _uri(data: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _concept(params: Params, frame: pd.DataFrame, cells: Path, name: str, drawn: Path) -> dict[str, Any]:
+def _concept(
+    params: Params, frame: pd.DataFrame, cells: Path, concepts: Path, name: str, drawn: Path
+) -> dict[str, Any]:
     text = readable(params, frame, name)
     return {
         "name": name,
         "block": params.concepts[name],
+        "counted": counted(frame[frame["concept"] == name]),
         "n_prompts": int(frame.loc[frame["concept"] == name, "n_prompts"].iloc[0]),
         "rule": verdict.rule(params.concepts[name].judge),
         "columns": list(text.columns),
         "rows": text.to_numpy().tolist(),
         "grid": _picture(drawn / "grids" / f"{name}.png"),
         "kept_grid": _picture(drawn / "grids" / f"{name}_kept.png"),
-        "found": _found(params, cells, name),
+        "found": _found(params, cells, name, withheld(concepts, name) if params.report.blur else {}),
     }
 
 
-def _found(params: Params, cells: Path, concept: str) -> list[dict[str, Any]]:
-    """Some adversarial prompts that brought the concept back where the prompt alone did not."""
+def _found(params: Params, cells: Path, concept: str, hidden: dict[str, str]) -> list[dict[str, Any]]:
+    """Some adversarial prompts that brought the concept back where the prompt alone did not; `hidden` ones by name."""
     found = []
     for method in params.table.methods:
         for attack in params.table.attacks:
             rows = Cell.of(cells, concept, method).attack(attack)
             rows = rows[rows["success"] & ~rows["pre_success"]]
-            for row in rows.iloc[evenly(len(rows), FOUND)].to_dict("records"):
-                found.append({"method": method, "attack": attack} | {str(name): value for name, value in row.items()})
+            for prompt_id, row in rows.iloc[evenly(len(rows), FOUND)].iterrows():
+                one = {"method": method, "attack": attack, **{str(name): value for name, value in row.items()}}
+                if prompt_id in hidden:
+                    one |= {"prompt": hidden[str(prompt_id)], "adversarial_prompt": "in the cell's parquet file"}
+                found.append(one)
     return found
 
 

@@ -42,7 +42,7 @@ def encode(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
 @mpl.rc_context(STYLE)
 def fid_vs_attack(params: Params, frame: pd.DataFrame, columns: int = 3) -> Figure:
     """Fréchet distance and ASR of each method's strongest attack, one panel a concept, at most `columns` a row."""
-    concepts, looks = params.table.concepts, _looks(params.table.methods)
+    concepts, looks = params.table.concepts, looks_of(params.table.methods)
     columns = min(columns, len(concepts))
     lines = -(-len(concepts) // columns)
     best = strongest(frame)
@@ -78,7 +78,7 @@ def fid_vs_attack(params: Params, frame: pd.DataFrame, columns: int = 3) -> Figu
     return figure
 
 
-def _looks(names: list[str]) -> dict[str, tuple[str, str]]:
+def looks_of(names: list[str]) -> dict[str, tuple[str, str]]:
     """Colour and marker of each name, by its place."""
     return dict(zip(names, zip(cycle(COLOURS), cycle(MARKERS), strict=False), strict=False))
 
@@ -109,7 +109,7 @@ def training(params: Params, cells: Path) -> Figure:
     """EraseFlow's loss and residual at every optimiser step, one line a concept."""
     figure = Figure(figsize=(8.4, 3.6), layout="constrained")
     loss, residual = figure.subplots(1, 2)
-    for (concept, (colour, _)), style in zip(_looks(params.table.concepts).items(), cycle(["-", "--", "-.", ":"])):
+    for (concept, (colour, _)), style in zip(looks_of(params.table.concepts).items(), cycle(["-", "--", "-.", ":"])):
         steps = Cell.of(cells, concept, REFERENCE).training()
         loss.plot(steps["step"], steps["loss"], style, color=colour, label=concept)
         residual.plot(steps["step"], steps["residual"], style, color=colour)

@@ -54,6 +54,20 @@ def readable(params: Params, frame: pd.DataFrame, concept: str) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+def counted(rows: pd.DataFrame) -> str:
+    """One concept's prompts in a sentence or two, where not all of its file are used and attackable; else nothing."""
+    first, stopped = rows.iloc[0], int(rows["n_blocked"].sum())
+    said = []
+    if not first["n_official"] == first["n_prompts"] == first["n_attackable"]:
+        said.append(
+            f"{first['n_prompts']} of {first['n_official']} prompts are used ({first['n_excluded']} excluded by the "
+            f"safety gate); {first['n_attackable']} of them are attackable as published (at most 60 tokens)."
+        )
+    if stopped:
+        said.append(f"The safety gate stopped {stopped} adversarial text{'s' if stopped > 1 else ''}, not drawn.")
+    return " ".join(said)
+
+
 def _rates(rows: pd.DataFrame, successes: str, n: str) -> list[str]:
     return [str(Rate(int(a), int(b))) for a, b in zip(rows[successes], rows[n], strict=True)]
 
@@ -67,7 +81,8 @@ def markdown(params: Params, frame: pd.DataFrame) -> str:
     parts = ["# Concept erasure compared", INTRODUCTION + " ↓: lower is better, ↑: higher is better."]
     for name in params.table.concepts:
         concept, text = params.concepts[name], readable(params, frame, name)
-        parts.append(f"## {name}\n\n{concept.kind}, “{concept.target}” → “{concept.anchor}”")
+        note = counted(frame[frame["concept"] == name])
+        parts.append(f"## {name}\n\n{concept.kind}, “{concept.target}” → “{concept.anchor}”" + f". {note}" * bool(note))
         lines = [list(text.columns), ["---"] * len(text.columns), *text.to_numpy().tolist()]
         parts.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
     return "\n\n".join(parts) + "\n"
@@ -83,7 +98,9 @@ def latex(params: Params, frame: pd.DataFrame) -> str:
         named = ", ".join(
             f"{header.rstrip(' ↓↑')}: {judge}" for header, judge in zip(headers, judges, strict=True) if judge
         )
+        note = counted(frame[frame["concept"] == name])
         caption = f"{name} ({concept.kind}, {concept.target} → {concept.anchor}). {INTRODUCTION} Judges: {named}."
+        caption += f" {note}" * bool(note)
         rows = [
             " & ".join(_stacked(cell.split(" = ")) for cell in row) + r" \\ \addlinespace"
             for row in text.to_numpy().tolist()

@@ -9,7 +9,7 @@ import pandas as pd
 from eraseflow import verdict
 from eraseflow.metrics.rates import Rate, mcnemar_exact
 from eraseflow.params import Params
-from eraseflow.report.cells import Cell, CellError, same_prompts
+from eraseflow.report.cells import Cell, CellError, read_counts, same_prompts
 
 REFERENCE = "eraseflow"  # the method that the others are compared with, prompt by prompt
 NETWORKS = ["fd_name", "kid_name", "clip_name"]
@@ -25,16 +25,19 @@ FORMATS = {
 CLIP = "CLIP score "  # what the columns of further image-text networks begin with, before the network's name
 
 
-def table(params: Params, cells: Path) -> pd.DataFrame:
+def table(params: Params, cells: Path, concepts: Path) -> pd.DataFrame:
     """Rates as fractions 0..1 with 95 % Wilson intervals, times in seconds; `mcnemar_p` is NaN where it has no sense.
 
+    n_official counts the rows of the prompt file, n_excluded those that the safety gate left out, n_prompts those
+    used, the denominators; n_attackable of these are attacked by UnlearnDiffAtk as published. n_blocked counts
+    adversarial texts that the gate stopped.
     The cells come from params, so that files of a concept which left the table are not read.
     Raises: CellError (one line) where a file of the table is missing or scores of different networks would meet.
     """
     names = params.table
     frame = pd.DataFrame(
         [
-            _row(params, Cell.of(cells, concept, method), attack)
+            _row(params, Cell.of(cells, concept, method), read_counts(concepts, concept), attack)
             for concept in names.concepts
             for method in names.methods
             for attack in names.attacks
@@ -50,10 +53,13 @@ def table(params: Params, cells: Path) -> pd.DataFrame:
     return frame
 
 
-def _row(params: Params, cell: Cell, attack: str) -> dict[str, Any]:
+def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str) -> dict[str, Any]:
     concept = params.concepts[cell.concept]
     scores = cell.scores([*SCORES, "clip_scores", "kept_right", "kept_n"])
-    attacked = cell.attack(attack)
+    attacked = cell.attack(attack, ("blocked",))
+    if len(attacked) != counts["used"]:
+        what = f"has {len(attacked)} prompts, the concept {counts['used']}; run `dvc repro`"
+        raise CellError(f"{cell.folder}/attack-{attack}.parquet: {what}")
     try:
         pre, asr = (Rate(int(attacked[column].sum()), len(attacked)) for column in ("pre_success", "success"))
         kept = None if scores["kept_right"] is None else Rate(scores["kept_right"], scores["kept_n"])
@@ -71,6 +77,10 @@ def _row(params: Params, cell: Cell, attack: str) -> dict[str, Any]:
         "method": cell.method,
         "attack": attack,
         "n_prompts": asr.n,
+        "n_official": counts["official"],
+        "n_attackable": counts["attackable"],
+        "n_excluded": counts["excluded_by_safety_gate"],
+        "n_blocked": int(attacked["blocked"].sum()),
         "pre_asr": pre.value,
         "pre_asr_low": pre.low,
         "pre_asr_high": pre.high,

@@ -1,0 +1,22 @@
+"""Stage `concept`: one concept's prompts."""
+
+import argparse
+from pathlib import Path
+
+from eraseflow import stage
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--concept", required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder for prompts.csv and counts.json")
+    options = parser.parse_args()
+
+    from eraseflow import params
+    from eraseflow.cells.concept import concept
+
+    concept(params.load(), options.concept, options.out)
+
+
+if __name__ == "__main__":
+    stage.run(main)
