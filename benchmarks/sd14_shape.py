@@ -3,11 +3,10 @@
     python benchmarks/sd14_shape.py [--pixels 64] [--chunk 1]
 
 First the loss and gradient of one step, 20 loss steps of one trajectory, on the real architecture (860 M random
-weights, float32, CPU) at a resolution that fits anywhere. Plain: each loss step is two U-Net calls, with and without
-the prompt, and all graphs are held until one backward. Ours: the guided pair in one batch, `chunk` loss steps at a
-time, each graph freed at once, the gradient scaled at the end. Each runs in a process of its own; memory is how far
-its peak resident set goes above what was resident before the step. The trajectory is made up: drawing it holds no
-graph in either form.
+weights, float32, CPU) at a resolution that fits anywhere. Plain: as in the authors' program, the graphs of all loss
+steps are held until one backward. Ours: `chunk` loss steps at a time, each graph freed at once, the gradient scaled at
+the end. Both predict a guided pair in one batch. Each runs in a process of its own; memory is how far its peak
+resident set goes above what was resident before the step. The trajectory is made up: drawing it holds no graph.
 
 Then, by counting on tensors without data, what one whole step takes at 512 pixels in bf16 on a GPU: operations, bytes
 that operators read and write, bytes held for the backward pass, and the times below which no GPU can go.
@@ -30,8 +29,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from eraseflow.ddim import Schedule, log_density
 from eraseflow.edits import add_lora
-from eraseflow.methods import eraseflow
+from eraseflow.methods.eraseflow import START_LOG_Z
 from eraseflow.sampling import guided
+from eraseflow.trajectory_balance import loss_steps, streamed_gradient
 
 UNET = {  # the published unet/config.json
     "sample_size": 64,
@@ -99,23 +99,21 @@ def measure(form: str, pixels: int, chunk: int, answer) -> None:
     rng = torch.Generator().manual_seed(0)
     target, empty = torch.randn(2, 1, TOKENS, UNET["cross_attention_dim"], generator=rng)
     states = torch.randn(STEPS + 1, 1, 4, pixels // 8, pixels // 8, generator=rng)
-    steps = eraseflow.loss_steps(STEPS, rng)
-    log_z = torch.nn.Parameter(torch.tensor(eraseflow.START_LOG_Z))
+    steps = loss_steps(STEPS, 0, rng)
+    log_z = torch.nn.Parameter(torch.tensor(START_LOG_Z))
 
     def predict(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         return guided(unet, x, t, target.expand(len(x), -1, -1), empty, SCALE)
 
     def ours() -> list[torch.Tensor]:
-        eraseflow.streamed_gradient(schedule, predict, states, steps, ETA, log_z - LOG_BETA, weights, chunk)
+        streamed_gradient(schedule, [predict], states, steps, ETA, log_z - LOG_BETA, weights, chunk)
         return [weight.grad for weight in weights]
 
     def plain() -> list[torch.Tensor]:
         total = log_z - LOG_BETA
         for j in steps.split(1):
-            x, t = states[j[0]], schedule.timesteps[j]
-            without = unet(x, t, empty).sample
-            noise = without + SCALE * (unet(x, t, target).sample - without)
-            mean, std = schedule.step(j, x, noise, ETA)
+            x = states[j[0]]
+            mean, std = schedule.step(j, x, predict(x, schedule.timesteps[j]), ETA)
             back_mean, back_std = schedule.noising(j, states[j[0] + 1])
             total = total + log_density(states[j[0] + 1], mean, std) - log_density(x, back_mean, back_std)
         return list(torch.autograd.grad(total.square().mean(), weights))
@@ -209,9 +207,10 @@ def main() -> None:
     operations, traffic, held = count()
     total, moved = (STEPS * parts["draw"] + LOSS_STEPS * parts["learn"] for parts in (operations, traffic))
     print(f"\none whole step at 512 pixels, bf16: {STEPS} guided predictions and {LOSS_STEPS} with their gradient")
-    for name, parts, unit in (("operations", operations, "TFLOP"), ("bytes moved", traffic, "TB")):
-        whole = STEPS * parts["draw"] + LOSS_STEPS * parts["learn"]
-        print(f"{name:11} {parts['draw'] / 1e12:.3f} and {parts['learn'] / 1e12:.3f} each, {whole / 1e12:.2f} {unit}")
+    each = operations["draw"] / 1e12, operations["learn"] / 1e12, total / 1e12
+    print("operations  {:.2f} and {:.2f} TFLOP each, {:.0f} TFLOP in all".format(*each))
+    each = traffic["draw"] / 1e9, traffic["learn"] / 1e9, moved / 1e12
+    print("bytes moved {:.1f} and {:.1f} GB each, {:.2f} TB in all".format(*each))
     print(
         f"held for the backward pass: {held / 1e9:.2f} GB a loss step, {LOSS_STEPS * held / 1e9:.1f} GB for all at once"
     )
