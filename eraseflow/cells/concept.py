@@ -1,24 +1,50 @@
-"""The prompts of one concept, shared by every method and attack."""
+"""What one concept asks of every method and attack: its prompts, the words that methods train on, its judges."""
 
+import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from transformers import CLIPTokenizer
 
 from eraseflow import hub, prompts
 from eraseflow.cells import setting
-from eraseflow.params import Params
+from eraseflow.params import Concept, ConceptJudge, Params, Testbed
+
+JUDGES = Path(__file__).parent.parent / "judges"
 
 
 def concept(params: Params, concept: str, out: Path) -> None:
-    """Write `out`/prompts.csv, all prompts that may be used, with their texts, and counts.json; see prompts.resolve."""
+    """Write `out`/prompts.csv, all prompts that may be used, with their texts, and counts.json; see prompts.resolve.
+
+    And words.json and judges.json: by these the cells' stages see whether they are out of date, since a concept may
+    leave keys out, and dvc.yaml cannot look up which judges it names.
+    """
     entry, testbed, _ = setting(params, concept)
     tokenizer = CLIPTokenizer.from_pretrained(hub.snapshot(testbed.model, ["tokenizer/*"]) / "tokenizer")
     table, counts = prompts.resolve(entry, testbed, params.table.seed, tokenizer)
     out.mkdir(parents=True, exist_ok=True)
     table.to_csv(out / "prompts.csv", index=False, lineterminator="\n")
-    (out / "counts.json").write_text(json.dumps(counts, indent=1) + "\n")
+    words = {"pairs": entry.pairs, "preserve": entry.preserve}
+    for name, content in {"counts": counts, "words": words, "judges": judges(entry, testbed)}.items():
+        (out / f"{name}.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     print(f"{concept}: {said(counts)}")
+
+
+def judges(concept: Concept, testbed: Testbed) -> list[dict[str, Any]]:
+    """Every judge of the concept's pictures: its block of params, and hashes of its code and of the files it names."""
+    blocks = [concept.judge, *([testbed.safety_judge] if testbed.safety_judge else [])]
+    names = [*concept.scored_by, *([testbed.kept_judge] if testbed.kept_judge else [])]
+    return [_judge(block.name, block) for block in blocks] + [_judge(name, None) for name in names]
+
+
+def _judge(name: str, block: ConceptJudge | None) -> dict[str, Any]:
+    files = sorted(JUDGES.glob(f"{name}.*"))
+    for named in (block.questions, block.references) if block else ():
+        files += sorted(Path(named).rglob("*")) if named and Path(named).is_dir() else [Path(named)] if named else []
+    sources = [file for file in files if file.is_file()]
+    sha256 = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sources}
+    return {"name": name, "block": block.model_dump() if block else None, "sha256": sha256}
 
 
 def said(counts: dict) -> str:
