@@ -37,7 +37,7 @@ def finetuned(pipeline, concept) -> Edit:
 
 
 def closed_form(pipeline, concept) -> Edit:
-    return uce.erase(pipeline, concept, uce.Settings(preserve_scale=1.0, templates=["{}", "a {}"]), 0)
+    return uce.erase(pipeline, concept, uce.Settings(preserve_scale=1.0), 0)
 
 
 @pytest.mark.parametrize("make", [lora, finetuned, closed_form])
