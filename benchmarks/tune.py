@@ -1,10 +1,10 @@
-"""Tune the methods' emoji settings on the validation concepts, which are not in the table, with one budget for all.
+"""Tune the methods' emoji settings on validation concepts, one of each kind and none in the table; one budget for all.
 
     python benchmarks/tune.py eraseflow esd uce --out benchmarks/tuning.csv
 
-Every method gets six settings. A setting's value is the mean over the validation concepts of
-(share of target prompts erased) x (kept accuracy over the original's), without any attack. Rows are written
-as they come; a row that is there already is not computed again.
+Every method gets four settings a kind of concept. A setting's value is (share of target prompts erased) x (kept
+accuracy over the original's), without any attack; params.yaml has the best one of each kind. Rows are written as
+they come; a row that is there already is not computed again.
 """
 
 import argparse
@@ -34,7 +34,7 @@ GRIDS = {
 def measure(everything: params.Params, concept: str, method: str, change: dict) -> dict:
     """Train with changed settings, draw the concept's prompts, judge: how often it is seen, how much is kept."""
     entry, testbed, world = setting(everything, concept)
-    settings = everything.settings("methods", method, entry.testbed)
+    settings = everything.settings("methods", method, entry.testbed, entry.kind)
     settings = type(settings).model_validate(settings.model_dump() | change)
     edit = module("methods", method).erase(world.load_pipeline(testbed.model, DEVICE), entry, settings, 0)
     pipeline = edit.apply(world.load_pipeline(testbed.model, DEVICE))
@@ -70,8 +70,7 @@ def main() -> None:
     table = pd.DataFrame(done)
     base = table[table.method == "original"].set_index("concept").kept
     table["value"] = (1 - table.seen) * table.kept / table.concept.map(base)
-    values = table.groupby(["method", "setting"], sort=False).value.mean()
-    print(values.sort_values(ascending=False).to_string())
+    print(table.sort_values(["method", "concept", "value"]).to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def seed(text: str) -> int:
 def prompt(text: str) -> str:
     """The anchor may be blank, the unconditional prompt."""
     if why := blocked(text):
-        raise argparse.ArgumentTypeError(f"the safety gate blocks {text!r}: {why}")
+        raise argparse.ArgumentTypeError(f"the safety gate blocks it, since training draws from it: {why}")
     return text
 
 

@@ -174,6 +174,22 @@ def test_edits_of_half_precision_survive_the_file(model, monkeypatch, concept, t
         assert torch.equal(pipeline.unet.get_parameter(name.removeprefix("unet.")), tensor)
 
 
+@pytest.mark.slow
+def test_a_compiled_unet_trains_and_draws_the_same(model, monkeypatch, concept):
+    """Compiled before the LoRA comes in, while it is trained, and after it is merged."""
+    monkeypatch.setattr(cells, "PRECISION", "fp32")
+    settings = eraseflow.Settings(**FLOW)
+    wanted = eraseflow.erase(load(model, monkeypatch), concept, settings, seed=0)
+    drawn = draw(wanted.apply(load(model, monkeypatch))).int()
+    monkeypatch.setenv("ERASEFLOW_COMPILE", "eager")
+    pipeline = load(model, monkeypatch)
+    assert pipeline.unet._compiled_call_impl is not None
+    edit = eraseflow.erase(pipeline, concept, settings, seed=0)
+    for name, tensor in wanted.tensors.items():
+        torch.testing.assert_close(edit.tensors[name], tensor, rtol=1e-4, atol=1e-6)
+    assert (draw(edit.apply(load(model, monkeypatch))).int() - drawn).abs().max() <= 1
+
+
 @pytest.mark.parametrize("missing", ["unet/diffusion_pytorch_model.safetensors", "model_index.json"])
 def test_a_folder_without_safetensors_is_one_line(tmp_path, missing):
     (build(tmp_path) / missing).unlink()

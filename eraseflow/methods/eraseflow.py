@@ -28,9 +28,7 @@ from eraseflow.trajectory_balance import loss_steps, matched_value, streamed_gra
 START_LOG_Z = -0.1953
 CALIBRATION_TRAJECTORIES = 16
 CARRIED = ("deck", "pairs", "trajectories", "history", "log_beta", "seconds")  # of a training's state
-# Latent elements whose graph is in memory at once: all steps of the emoji model's loss, one of Stable Diffusion's.
-# It changes speed and memory, not the gradient.
-GRAPH = 5120
+POSITIONS = 1280  # of the latents of the steps in memory at once: 20 steps of 8 x 8, one of 64 x 64 (2 GB in bf16)
 
 
 class Settings(Block):
@@ -133,7 +131,7 @@ class Training:
             self.trajectories = self._draw(self.pairs)
         predicts = [self._predict(self.targets[[pair]], settings.cfg) for pair in self.pairs]
         offset = self.log_z - self.log_beta
-        chunk = max(1, GRAPH // self.trajectories[0, 0].numel())
+        chunk = max(POSITIONS // self.trajectories[0, 0, 0].numel(), 1)  # does not change the gradient
         self.optimiser.zero_grad()
         residuals = streamed_gradient(
             self.schedule, predicts, self.trajectories, self._loss_steps(), settings.eta, offset, self.weights, chunk
