@@ -190,7 +190,8 @@ def _adam_8bit() -> type[torch.optim.AdamW]:
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError as error:
-        raise SystemExit("use_8bit_adam: needs the package bitsandbytes, which is not installed") from error
+        what = "needs the package bitsandbytes, which is not here: `pip install bitsandbytes`, or leave it out"
+        raise SystemExit(f"use_8bit_adam: {what}") from error
     return AdamW8bit
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from eraseflow import cells, hub, prompts
 from eraseflow.params import Testbed
 
+MODEL = "CompVis/stable-diffusion-v1-4@133a221b8aa7292a167afc5127cb63fb5005638b"  # as params.yaml names it
 BATCH = 8  # pictures drawn at once; an attack, which needs gradients, then stays below 24 GB
 WEIGHTS = [
     "text_encoder/model.safetensors",
