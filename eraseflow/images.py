@@ -18,5 +18,9 @@ def to_png(picture: Tensor) -> bytes:
 
 def from_png(pngs: Iterable[bytes]) -> Tensor:
     """Pictures (n, 3, H, W) as uint8, all of one size."""
-    pixels = [np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for png in pngs]
-    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
+    pngs = list(pngs)
+    width, height = Image.open(io.BytesIO(pngs[0])).size
+    pixels = np.empty((len(pngs), height, width, 3), np.uint8)  # filled in place: 10,000 of 512 x 512 are 8 GB
+    for row, png in enumerate(pngs):
+        pixels[row] = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)

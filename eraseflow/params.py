@@ -92,6 +92,9 @@ class EmojiTraining(Block):
     judges: JudgeTraining
 
 
+Kind = Literal["style", "fine_grained", "category"]
+
+
 class ConceptJudge(Block):
     """Which judge decides whether a picture shows the concept, and what it must say for that.
 
@@ -130,7 +133,7 @@ class Kept(Block):
 
 class Concept(Block):
     testbed: Name
-    kind: Literal["style", "fine_grained", "category"]
+    kind: Kind
     target: Text
     anchor: str
     also: dict[Text, str] = {}
@@ -158,6 +161,12 @@ class Report(Block):
     blur: bool = True
 
 
+def of_kind(raw: dict[str, Any], kind: str | None) -> dict[str, Any]:
+    """A method's block with the settings for one kind of concept in place."""
+    plain = {key: value for key, value in raw.items() if key != "kinds"}
+    return plain | (raw.get("kinds") or {}).get(kind, {})
+
+
 class Params(Block):
     table: Table
     report: Report = Report()
@@ -167,10 +176,14 @@ class Params(Block):
     methods: dict[Name, dict[Name, dict[str, Any]]]
     attacks: dict[Name, dict[Name, dict[str, Any]]]
 
-    def settings(self, family: Literal["methods", "attacks"], name: str, testbed: str) -> Any:
-        """The settings of a method or attack on a testbed, an instance of the `Settings` of its module."""
+    def settings(self, family: Literal["methods", "attacks"], name: str, testbed: str, kind: str | None = None) -> Any:
+        """The settings of a method or attack on a testbed, an instance of the `Settings` of its module.
+
+        kind: of the concept; what the block's `kinds` says of it goes before the rest.
+        """
         model = importlib.import_module(f"eraseflow.{family}.{name}").Settings
-        return read(model, getattr(self, family)[name][testbed], f"{family}.{name}.{testbed}")
+        raw, where = of_kind(getattr(self, family)[name][testbed], kind), f"{family}.{name}.{testbed}"
+        return read(model, raw, where)
 
 
 def load(path: Path = Path("params.yaml")) -> Params:

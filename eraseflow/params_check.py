@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from eraseflow import prompt_files, questions
 from eraseflow.csv_files import inside
@@ -49,7 +49,23 @@ def check_names(params: "Params") -> None:
             _known(name, names(family), f"{family}.{name}", f"module of eraseflow/{family}")
             for on, raw in of_testbeds.items():
                 _known(on, params.testbeds, f"{family}.{name}", "testbed")
-                read(definition(family, name, "Settings"), raw, f"{family}.{name}.{on}")
+                _check_settings(definition(family, name, "Settings"), raw, f"{family}.{name}.{on}")
+
+
+def _check_settings(model: type, raw: dict, where: str) -> None:
+    """The block itself and what it becomes for each kind of concept must be right."""
+    from eraseflow.params import Kind  # that module imports this one
+
+    plain = {key: value for key, value in raw.items() if key != "kinds"}
+    read(model, plain, where)
+    kinds = raw.get("kinds", {})
+    if not isinstance(kinds, dict):
+        raise ParamsError(f"params.yaml: {where}.kinds: should be a block of kinds, found {kinds!r}")
+    for kind, changes in kinds.items():
+        _known(kind, get_args(Kind), f"{where}.kinds", "kind of concept")
+        if not isinstance(changes, dict):
+            raise ParamsError(f"params.yaml: {where}.kinds.{kind}: should be a block of keys, found {changes!r}")
+        read(model, plain | changes, f"{where}.kinds.{kind}")
 
 
 def _check_judges(concept: "Concept", where: str) -> None:

@@ -10,119 +10,183 @@ weights.safetensors without --use_lora), training.csv, and state.pt, from which 
 """
 
 import argparse
+import importlib.util
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import pandas as pd
 import pydantic
-import torch
-from tqdm import tqdm
 
-from eraseflow.methods.eraseflow import Settings, Training
+from eraseflow.definitions import definition
+from eraseflow.safety import blocked
 
-DEFAULT_MODEL = "CompVis/stable-diffusion-v1-4@133a221b8aa7292a167afc5127cb63fb5005638b"
-PRECISIONS = {"no": "fp32", "fp16": "fp16", "bf16": "bf16"}
-# Options whose names differ from those of the settings.
-RENAMED = {"epochs": "num_epochs"}
+if TYPE_CHECKING:
+    from eraseflow.methods.eraseflow import Settings, Training
 
-
-def log_beta(text: str) -> float | str:
-    """A number, or "auto"."""
-    return "auto" if text == "auto" else float(text)
+PRECISIONS = {"bf16": "bf16", "fp16": "fp16", "fp32": "fp32", "no": "fp32"}
+# Settings whose options have other names.
+RENAMED = {"epochs": "num_epochs", "log_beta": "beta"}
 
 
-def parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage of two dozen options before it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SystemExit(f"{message} (see {self.prog} --help)")
+
+
+def number_or_auto(text: str) -> float | str:
+    if text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number or auto, found {text!r}") from None
+
+
+def count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, found {text!r}")
+    return int(text)
+
+
+def seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 on, found {text!r}")
+    return int(text)
+
+
+def prompt(text: str) -> str:
+    """The anchor may be blank, the unconditional prompt."""
+    if why := blocked(text):
+        raise argparse.ArgumentTypeError(f"the safety gate blocks it, since training draws from it: {why}")
+    return text
+
+
+def parser() -> Parser:
     """The options; unlike the authors' program there are no defaults for the prompts and the name."""
-    options = argparse.ArgumentParser(prog="python -m eraseflow.train", description=__doc__.partition("\n")[0])
+    options = Parser(
+        prog="python -m eraseflow.train",
+        description=__doc__.partition("\n")[0],
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
     add = options.add_argument
-    add("--target_prompt", required=True, help="what is erased")
-    add("--anchor_prompt", required=True, help="what takes its place")
-    add("--name", required=True, help="the folder below --save_dir")
-    add("--save_dir", type=Path, default=Path("checkpoints"))
-    add("--model_id", default=DEFAULT_MODEL, help="owner/name@commit on the Hub, or a local diffusers folder")
-    add("--seed", type=int, default=0)
+    needed: dict[str, Any] = {"required": True, "default": argparse.SUPPRESS}
+    add("--target_prompt", type=prompt, **needed, help="what is erased")
+    add("--anchor_prompt", type=prompt, **needed, help="what takes its place")
+    add("--name", **needed, help="the folder below --save_dir")
+    add("--save_dir", type=Path, default=Path("checkpoints"), help="the folder of all trainings")
+    model = definition("testbeds", "sd14", "MODEL")
+    add("--model_id", default=model, help="owner/name@commit on the Hub, or a local diffusers folder")
+    add("--seed", type=seed, default=0, help="of the LoRA's start, the trajectories and the steps of the loss")
     add("--num_epochs", type=int, default=20, help="optimiser steps")
     add("--switch_epoch", type=int, default=20, help="the last epoch, from 0, that draws new trajectories")
     add("--batch_size", type=int, default=1, help="trajectories an epoch")
     add("--num_steps", type=int, default=50, help="solver steps of a trajectory; 2/5 of them enter the loss")
-    add("--guidance_scale", type=float, default=5.0)
+    add("--guidance_scale", type=float, default=5.0, help="classifier-free guidance; 1 is none")
     add("--cfg", action="store_true", help="guidance in the loss too, not only in sampling")
     add("--eta", type=float, default=1.0, help="stochasticity of the DDIM sampler, above 0 and at most 1")
-    add("--beta", "--logbeta", dest="log_beta", type=log_beta, default=2.5, help="log beta, a number or auto")
-    add("--learning_rate", type=float, default=3e-4, help="of the LoRA or the U-Net")
+    add("--beta", "--logbeta", dest="log_beta", type=number_or_auto, default=2.5, help="log beta; auto measures it")
+    add("--learning_rate", type=float, default=3e-4, help="of the LoRA, or of the U-Net without --use_lora")
     add("--flow_learning_rate", type=float, default=3e-4, help="of log Z")
-    add("--max_grad_norm", type=float, default=1.0)
+    add("--max_grad_norm", type=float, default=1.0, help="gradients are clipped to this norm, log Z's by itself")
     add("--use_lora", action="store_true", help="train a LoRA; without it the whole U-Net")
     add("--lora_rank", type=int, default=4, help="rank of the LoRA, and its alpha")
     add("--use_8bit_adam", action="store_true", help="bitsandbytes' AdamW8bit")
-    add("--mixed_precision", choices=PRECISIONS, default="no", help="of what is frozen; the rest is float32")
-    add("--save_freq", type=int, default=1, help="epochs between checkpoints")
+    add("--mixed_precision", choices=PRECISIONS, default="bf16", help="of what is not trained; the rest is float32")
+    add("--save_freq", type=count, default=1, help="epochs between checkpoints; each replaces the one before")
     add("--resume", action="store_true", help="go on from the last checkpoint of this name")
     return options
 
 
-def settings_of(options: argparse.Namespace) -> Settings:
+def settings_of(options: argparse.Namespace) -> "Settings":
     """Raises: SystemExit with one line that names the option."""
-    raw = {name: getattr(options, RENAMED.get(name, name), None) for name in Settings.model_fields}
+    model = definition("methods", "eraseflow", "Settings")
+    raw = {name: getattr(options, RENAMED.get(name, name), getattr(options, name, None)) for name in model.model_fields}
     raw = {name: value for name, value in raw.items() if value is not None}
     raw["lora_rank"] = options.lora_rank if options.use_lora else None
     try:
-        return Settings.model_validate(raw)
+        return model.model_validate(raw)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0]) if first["loc"] else "num_steps"
-        raise SystemExit(f"--{RENAMED.get(name, name)}: {first['msg']}, found {first['input']!r}") from None
+    name = str(first["loc"][0])
+    wish = first["msg"].removeprefix("Input ")
+    raise SystemExit(f"argument --{RENAMED.get(name, name)}: {wish}, found {first['input']!r}")
 
 
-def save(training: Training, folder: Path) -> None:
+def check(options: argparse.Namespace) -> None:
+    """What no single option says. Raises: SystemExit with one line."""
+    target, anchor, folder = options.target_prompt, options.anchor_prompt, options.save_dir / options.name
+    if not target.strip():
+        raise SystemExit("argument --target_prompt: is blank")
+    if target.strip().lower() == anchor.strip().lower():
+        raise SystemExit(f"argument --anchor_prompt: must differ from the target prompt, found {anchor!r} for both")
+    if Path(options.name).name != options.name or options.name in ("", ".."):
+        raise SystemExit(f"argument --name: expected a folder's name without slashes, found {options.name!r}")
+    if options.use_8bit_adam and not importlib.util.find_spec("bitsandbytes"):
+        what = "needs the package bitsandbytes, which is not here: `pip install bitsandbytes`, or leave it out"
+        raise SystemExit(f"argument --use_8bit_adam: {what}")
+    there = (folder / "state.pt").is_file()
+    if there and not options.resume:
+        raise SystemExit(f"{folder}: holds a training already; choose another --name, or --resume to go on with it")
+    if options.resume and not there:
+        raise SystemExit(f"argument --resume: {folder} has no checkpoint (state.pt); leave it out to start anew")
+
+
+def save(training: "Training", identity: dict, folder: Path) -> None:
     """Write the edit, its history, and last the state: it is the mark that a checkpoint is whole."""
+    import pandas as pd
+    import torch
+
     training.edit().save(folder)
     pd.DataFrame(training.history).to_csv(folder / "training.csv", index=False, float_format="%.6g")
     unfinished = folder / "state.part"
-    torch.save(training.state(), unfinished)
+    torch.save(training.state() | {"identity": identity}, unfinished)
     unfinished.replace(folder / "state.pt")
 
 
-def resume(training: Training, folder: Path) -> None:
-    """Take up the checkpoint in `folder`. Raises: SystemExit where there is none, or one of other settings."""
-    if not (folder / "state.pt").is_file():
-        raise SystemExit(f"--resume: {folder} has no checkpoint (state.pt); leave --resume out to start anew")
+def resume(training: "Training", identity: dict, folder: Path) -> None:
+    """Take up the checkpoint in `folder`. Raises: SystemExit where it is of other settings."""
+    import torch
+
     state = torch.load(folder / "state.pt", weights_only=True)
-    theirs, ours = state["identity"], training.identity()
-    for name in ours:
-        if theirs[name] != ours[name]:
-            raise SystemExit(f"--resume: {folder} was trained with {name} = {theirs[name]!r}, not {ours[name]!r}")
+    for name, ours in identity.items():
+        if state["identity"][name] != ours:
+            option = RENAMED.get(name, name)
+            theirs = state["identity"][name]
+            raise SystemExit(f"argument --resume: {folder} was trained with {option} = {theirs!r}, not {ours!r}")
     training.go_on(state)
 
 
 def main() -> None:
     options = parser().parse_args()
     settings = settings_of(options)
-    folder = options.save_dir / options.name
-    pairs = [(options.target_prompt, options.anchor_prompt)]
-    if options.target_prompt.strip().lower() == options.anchor_prompt.strip().lower():
-        raise SystemExit(
-            f"--anchor_prompt: must differ from the target prompt, found {options.anchor_prompt!r} for both"
-        )
-    if (folder / "state.pt").exists() and not options.resume:
-        raise SystemExit(f"{folder}: holds a training already; choose another --name, or --resume to go on with it")
-    os.environ["ERASEFLOW_PRECISION"] = PRECISIONS[options.mixed_precision]  # read when the testbed is imported
+    check(options)
+    precision = PRECISIONS[options.mixed_precision]
+    os.environ["ERASEFLOW_PRECISION"] = precision  # read when `cells` is imported
+    from tqdm import tqdm
+
     from eraseflow import cells
+    from eraseflow.methods.eraseflow import Training
     from eraseflow.testbeds import sd14
 
-    training = Training(sd14.load_pipeline(options.model_id, cells.DEVICE), pairs, settings, options.seed)
+    folder, pairs = options.save_dir / options.name, [(options.target_prompt, options.anchor_prompt)]
+    pipeline = sd14.load_pipeline(options.model_id, cells.DEVICE)
+    training = Training(pipeline, pairs, settings, options.seed)
+    identity = training.identity() | {"model_id": options.model_id, "mixed_precision": precision}
     if options.resume:
-        resume(training, folder)
+        resume(training, identity, folder)
     done = len(training.history)
     with tqdm(total=settings.epochs, initial=done, desc=f"eraseflow {options.name}", unit="epoch") as bar:
         for epoch in range(done + 1, settings.epochs + 1):
             row = training.epoch()
             sign = "+" if row["sign"] > 0 else "-"
-            bar.set_postfix_str(f"loss={row['loss']:.3g}, residual {sign}, log_z={row['log_z']:.4f}", refresh=False)
+            bar.set_postfix_str(f"loss {row['loss']:.3g}, residual {sign}, log Z {row['log_z']:.4f}", refresh=False)
             bar.update()
             if epoch % options.save_freq == 0 or epoch == settings.epochs:
-                save(training, folder)
-    print(f"{folder}: {settings.epochs} epochs in {training.seconds:.1f} s")
+                save(training, identity, folder)
+    print(f"{folder}: {len(training.history)} epochs in {training.seconds:.1f} s")
 
 
 if __name__ == "__main__":

@@ -166,14 +166,14 @@ PAIRS = [("unicorn", "horse"), ("a unicorn in ink style", "a horse in ink style"
 @pytest.mark.parametrize("stop", [1, 3])
 def test_a_training_that_goes_on_gives_the_same_weights(tmp_path, stop):
     """Before and after the switch epoch; through a file that holds no pickled objects."""
-    whole = method.Training(miniature(tmp_path / "a"), PAIRS, settings(), seed=5)
+    whole = method.Training(miniature(), PAIRS, settings(), seed=5)
     for _ in range(4):
         whole.epoch()
-    first = method.Training(miniature(tmp_path / "b"), PAIRS, settings(), seed=5)
+    first = method.Training(miniature(), PAIRS, settings(), seed=5)
     for _ in range(stop):
         first.epoch()
     torch.save(first.state(), tmp_path / "state.pt")
-    second = method.Training(miniature(tmp_path / "c"), PAIRS, settings(), seed=5)
+    second = method.Training(miniature(), PAIRS, settings(), seed=5)
     second.go_on(torch.load(tmp_path / "state.pt", weights_only=True))
     for _ in range(4 - stop):
         second.epoch()
@@ -207,8 +207,20 @@ def test_eight_bit_adam_without_its_package_is_one_line(pipeline, monkeypatch):
         method.Training(pipeline, PAIRS, settings(use_8bit_adam=True), seed=0)
 
 
-def test_the_margin_shifts_the_residual_by_itself(pipeline, tmp_path):
+def test_the_margin_shifts_the_residual_by_itself(pipeline):
     """log beta above the matched value keeps the residual of a matched policy negative."""
     plain = method.Training(pipeline, PAIRS, settings(), seed=0).epoch()
-    shifted = method.Training(miniature(tmp_path / "b"), PAIRS, settings(log_beta_margin=0.5), seed=0).epoch()
+    shifted = method.Training(miniature(), PAIRS, settings(log_beta_margin=0.5), seed=0).epoch()
     assert shifted["residual"] == pytest.approx(plain["residual"] - 0.5, abs=1e-4)
+
+
+def test_the_graph_of_one_stable_diffusion_step_is_held_at_a_time(pipeline, monkeypatch):
+    """All steps of small latents go in one pass; of 64 x 64 latents, one."""
+    seen = []
+    plain = method.streamed_gradient
+    monkeypatch.setattr(method, "streamed_gradient", lambda *a: seen.append(a[-1]) or plain(*a))
+    method.Training(pipeline, PAIRS, settings(log_beta=2.5), seed=0).epoch()
+    large = miniature()
+    large.unet.register_to_config(sample_size=64)
+    method.Training(large, PAIRS, settings(log_beta=2.5, num_steps=5, batch_size=1), seed=0).epoch()
+    assert seen == [20, 1]

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Annotation, Text
-from test_report import METHODS, References, make_cell, make_params, make_png
+from test_report import METHODS, References, make_cell, make_concept, make_params, make_png
 
 from eraseflow.metrics.rates import Rate
 from eraseflow.params import Params
@@ -322,7 +322,8 @@ def report(tmp_path_factory) -> Path:
     for name in ("losses", "samples"):
         (root / "base" / f"{name}.png").write_bytes(make_png(rng, 64))
     params = on_sd14(["object/unicorn"], 0.5, "emoji_classifier")
-    build(params, root / "cells", root / "judges.json", root / "base", root / "reports")
+    make_concept(root / "concepts" / "nudity")
+    build(params, root / "cells", root / "concepts", root / "judges.json", root / "base", root / "reports")
     return root / "reports"
 
 
@@ -348,7 +349,8 @@ def test_threshold_curves_leave_with_their_concept(report, tmp_path):
     cells = tmp_path / "cells"
     for method in METHODS:
         make_cell(cells / "unicorn" / method, "unicorn", method)
-    build(make_params(concepts=["unicorn"]), cells, root / "judges.json", root / "base", out)
+    make_concept(tmp_path / "concepts" / "unicorn")
+    build(make_params(concepts=["unicorn"]), cells, tmp_path / "concepts", root / "judges.json", root / "base", out)
     assert [path.name for path in (out / "sweep").iterdir()] == ["curves.csv"]
     assert len((out / "sweep" / "curves.csv").read_text().splitlines()) == 1
     page = (out / "index.html").read_text()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from eraseflow import train
 from eraseflow.safety import PHRASES, WORDS, blocked
 
 ROOT = Path(__file__).parent.parent
@@ -88,3 +89,12 @@ def test_no_text_takes_long(text):
     started = time.process_time()
     blocked(text)
     assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize("option", ["target_prompt", "anchor_prompt"])
+def test_the_train_command_draws_from_no_blocked_prompt(monkeypatch, tmp_path, option):
+    words = {"target_prompt": "a unicorn", "anchor_prompt": "a horse"} | {option: "a young tree"}
+    arguments = [part for key, value in words.items() for part in (f"--{key}", value)]
+    monkeypatch.setattr("sys.argv", ["train", *arguments, "--name", "x", "--save_dir", str(tmp_path)])
+    with pytest.raises(SystemExit, match=f"--{option}: the safety gate blocks it"):
+        train.main()

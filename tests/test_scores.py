@@ -76,12 +76,12 @@ def test_right_wants_every_expected_label():
 
 
 @pytest.mark.parametrize("judged", [True, False])
-def test_flags_are_the_safety_judges(monkeypatch, judged):
+def test_flags_are_the_safety_judges(monkeypatch, concept, judged):
     """Raw scores under names of their own, beside the concept's judge; no column at all without a safety judge."""
     block = {"name": "emoji_classifier", "counts": ["style/ink"]} if judged else None
     testbed = params.Testbed.model_construct(safety_judge=ConceptJudge(**block) if block else None)
-    monkeypatch.setattr(emoji_classifier, "load", lambda device: lambda pictures: SCORES.head(len(pictures)))
-    table = flags.load(testbed)(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
+    monkeypatch.setattr(emoji_classifier, "load", lambda device, asked: lambda pictures: SCORES.head(len(pictures)))
+    table = flags.load(testbed, concept)(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
     assert len(table) == 2
     assert list(table.columns) == (["flagged", *("safety/" + label for label in SCORES)] if judged else [])
     if judged:

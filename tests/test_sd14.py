@@ -23,7 +23,7 @@ PROMPTS = ["a photo of a Pegasus", "a horse", ""]
 SETTINGS = SamplingSettings(solver="ddim", steps=4, guidance_scale=7.5)
 FLOW = {
     "epochs": 2, "switch_epoch": 1, "batch_size": 1, "num_steps": 5, "guidance_scale": 5.0, "eta": 1.0,
-    "learning_rate": 1e-1, "flow_learning_rate": 3e-4, "log_beta": 2.5, "lora_rank": 4, "chunk": 1,
+    "learning_rate": 1e-1, "flow_learning_rate": 3e-4, "log_beta": 2.5, "lora_rank": 4,
 }  # fmt: skip
 ESD = {
     "iterations": 2, "batch_size": 1, "learning_rate": 1e-3, "negative_guidance": 2.0, "num_steps": 4,
@@ -141,7 +141,7 @@ def test_esds_small_steps_are_not_rounded_away(model, monkeypatch, concept, prec
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_uce_in_half_precision_is_the_rounded_solution(model, monkeypatch, concept, precision):
-    settings = uce.Settings(preserve_scale=1.0, templates=["{}", "a photo of {}"])
+    settings = uce.Settings(preserve_scale=1.0)
     wanted = uce.erase(load(model, monkeypatch), concept, settings, seed=0)
     edit = uce.erase(load(model, monkeypatch, precision), concept, settings, seed=0)
     for name, tensor in edit.tensors.items():
@@ -167,11 +167,27 @@ def test_an_attack_in_any_precision(model, monkeypatch, precision):
 
 
 def test_edits_of_half_precision_survive_the_file(model, monkeypatch, concept, tmp_path):
-    edit = uce.erase(load(model, monkeypatch, "bf16"), concept, uce.Settings(preserve_scale=1.0, templates=["{}"]), 0)
+    edit = uce.erase(load(model, monkeypatch, "bf16"), concept, uce.Settings(preserve_scale=1.0), 0)
     edit.save(tmp_path)
     pipeline = Edit.load(tmp_path).apply(load(model, monkeypatch, "bf16"))
     for name, tensor in edit.tensors.items():
         assert torch.equal(pipeline.unet.get_parameter(name.removeprefix("unet.")), tensor)
+
+
+@pytest.mark.slow
+def test_a_compiled_unet_trains_and_draws_the_same(model, monkeypatch, concept):
+    """Compiled before the LoRA comes in, while it is trained, and after it is merged."""
+    monkeypatch.setattr(cells, "PRECISION", "fp32")
+    settings = eraseflow.Settings(**FLOW)
+    wanted = eraseflow.erase(load(model, monkeypatch), concept, settings, seed=0)
+    drawn = draw(wanted.apply(load(model, monkeypatch))).int()
+    monkeypatch.setenv("ERASEFLOW_COMPILE", "eager")
+    pipeline = load(model, monkeypatch)
+    assert pipeline.unet._compiled_call_impl is not None
+    edit = eraseflow.erase(pipeline, concept, settings, seed=0)
+    for name, tensor in wanted.tensors.items():
+        torch.testing.assert_close(edit.tensors[name], tensor, rtol=1e-4, atol=1e-6)
+    assert (draw(edit.apply(load(model, monkeypatch))).int() - drawn).abs().max() <= 1
 
 
 @pytest.mark.parametrize("missing", ["unet/diffusion_pytorch_model.safetensors", "model_index.json"])

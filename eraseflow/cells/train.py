@@ -13,7 +13,7 @@ from eraseflow.params import Params
 def train(params: Params, concept: str, method: str, out: Path) -> None:
     """Make the edit: `out`/edit, and beside it training.csv (a row a step) and costs.json."""
     entry, testbed, world = setting(params, concept)
-    settings = params.settings("methods", method, entry.testbed)
+    settings = params.settings("methods", method, entry.testbed, entry.kind)
     pipeline = world.load_pipeline(testbed.model, DEVICE)
     started = time.perf_counter()
     edit = module("methods", method).erase(pipeline, entry, settings, params.table.seed)

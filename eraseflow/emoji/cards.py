@@ -17,6 +17,7 @@ from eraseflow.emoji.vocabulary import STYLES
 from eraseflow.judges import emoji_classifier
 from eraseflow.metrics import emoji_clip
 from eraseflow.params import Params
+from eraseflow.prompts import every_kept
 from eraseflow.testbeds import emoji
 
 ROUNDS = 2  # samples of every kept prompt
@@ -47,7 +48,7 @@ def _pairing(features: emoji_clip.Features, pictures_: torch.Tensor, prompts: pd
 def write(params: Params, out: Path, folder: Path) -> None:
     """Draw every kept prompt twice and judge it; write the judges' cards, the sample grid and the training curve."""
     testbed = params.testbeds["emoji"]
-    prompts = pd.read_csv(testbed.kept)
+    prompts = every_kept(testbed).reset_index(drop=True)
     judge, features = emoji_classifier.load(DEVICE), emoji_clip.load(DEVICE)
 
     table, images = pictures.load(emoji.PICTURES, pictures.SIZE)

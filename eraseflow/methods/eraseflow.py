@@ -28,7 +28,7 @@ from eraseflow.trajectory_balance import loss_steps, matched_value, streamed_gra
 START_LOG_Z = -0.1953
 CALIBRATION_TRAJECTORIES = 16
 CARRIED = ("deck", "pairs", "trajectories", "history", "log_beta", "seconds")  # of a training's state
-CHUNK = 20  # steps of the loss in memory at once; it changes speed and memory, not the gradient
+POSITIONS = 1280  # of the latents of the steps in memory at once: 20 steps of 8 x 8, one of 64 x 64 (2 GB in bf16)
 
 
 class Settings(Block):
@@ -131,9 +131,10 @@ class Training:
             self.trajectories = self._draw(self.pairs)
         predicts = [self._predict(self.targets[[pair]], settings.cfg) for pair in self.pairs]
         offset = self.log_z - self.log_beta
+        chunk = max(POSITIONS // self.trajectories[0, 0, 0].numel(), 1)  # does not change the gradient
         self.optimiser.zero_grad()
         residuals = streamed_gradient(
-            self.schedule, predicts, self.trajectories, self._loss_steps(), settings.eta, offset, self.weights, CHUNK
+            self.schedule, predicts, self.trajectories, self._loss_steps(), settings.eta, offset, self.weights, chunk
         )
         groups = [group["params"] for group in self.optimiser.param_groups]
         norms = [torch.nn.utils.clip_grad_norm_(group, settings.max_grad_norm).item() for group in groups]
@@ -189,7 +190,8 @@ def _adam_8bit() -> type[torch.optim.AdamW]:
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError as error:
-        raise SystemExit("use_8bit_adam: needs the package bitsandbytes, which is not installed") from error
+        what = "needs the package bitsandbytes, which is not here: `pip install bitsandbytes`, or leave it out"
+        raise SystemExit(f"use_8bit_adam: {what}") from error
     return AdamW8bit
 
 
