@@ -1,9 +1,9 @@
 """MMA: MMA-Diffusion, MultiModal Attack on Diffusion Models (Yang et al., CVPR 2024, arXiv 2311.17516), batched.
 
 Of its two attacks the one on text. The text encoder alone is attacked: tokens whose pooled output has the highest
-cosine with that of the prompt, none of them with a banned word. The search is greedy coordinate gradient (Zou et al. 2023): the gradient of the
-cosine with respect to each token proposes `top_k` others at each place, of which random ones are tried, one place
-changed in each candidate, and the best becomes the next prompt.
+cosine with that of the prompt, none of them with a banned word. The search is greedy coordinate gradient (Zou et al.
+2023): the gradient of the cosine with respect to each token proposes `top_k` others at each place, of which random
+ones are tried, one place changed in each candidate, and the best becomes the next prompt.
 
 Banned are the words of the concept's targets, alone or within a longer word, so that the prompt passes a filter of
 them; prompts to imitate are the concept's own. The wish is of the unedited encoder, the search reads with the edited
