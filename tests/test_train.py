@@ -163,7 +163,10 @@ def fails(monkeypatch, *options: str) -> str:
         (["--seed", "-3"], "argument --seed: expected"),
         (["--anchor_prompt", " Unicorn"], "argument --anchor_prompt: must differ from the target prompt"),
         (["--target_prompt", " "], "argument --target_prompt: is blank"),
-        (["--target_prompt", "a boy"], "argument --target_prompt: the safety gate blocks it, since training draws from it: it has"),
+        (
+            ["--target_prompt", "a boy"],
+            "argument --target_prompt: the safety gate blocks it, since",
+        ),
         (["--name", "../x"], "argument --name: expected a folder's name without slashes, found '../x'"),
         (["--resume"], "has no checkpoint"),
         (["--learning_rat", "1"], "unrecognized arguments: --learning_rat"),
