@@ -8,6 +8,9 @@ steps are held until one backward. Ours: `chunk` loss steps at a time, each grap
 the end. Both predict a guided pair in one batch. Each runs in a process of its own; memory is how far its peak
 resident set goes above what was resident before the step. The trajectory is made up: drawing it holds no graph.
 
+How near the two gradients can be is a matter of float32: at 64 pixels either is some 1e-5 of its norm away from the
+gradient in float64, in which the two forms agree to 3e-14.
+
 Then, by counting on tensors without data, what one whole step takes at 512 pixels in bf16 on a GPU: operations, bytes
 that operators read and write, bytes held for the backward pass, and the times below which no GPU can go.
 """

@@ -2,8 +2,9 @@
 
     python benchmarks/tune.py eraseflow esd uce --out benchmarks/tuning.csv
 
-Every method gets four settings a kind of concept. A setting's value is (share of target prompts erased) x (kept
-accuracy over the original's), without any attack; params.yaml has the best one of each kind. Rows are written as
+Every method gets four settings a kind of concept, each trained with two seeds. A setting's value is the mean of
+(share of target prompts erased) x (kept accuracy over the original's), without any attack; params.yaml has the
+best one of each kind. Rows are written as
 they come; a row that is there already is not computed again.
 """
 
@@ -18,11 +19,17 @@ from eraseflow import params, prompts, sampling, verdict
 from eraseflow.cells import DEVICE, batch, module, setting
 
 VALIDATION = ["drink", "glossy_style", "penguin"]
+SEEDS = [0, 1]  # of the training: one alone says little, a training may end well or badly by chance
 GRIDS = {
     "original": [{}],
     "eraseflow": [
-        {"guidance_scale": guidance, "epochs": epochs, "switch_epoch": epochs - 1, "learning_rate": rate}
-        for guidance, epochs, rate in ((3.0, 60, 1.5e-3), (3.0, 60, 2e-3), (2.0, 100, 1.5e-3), (3.0, 100, 2e-3))
+        {"guidance_scale": guidance, "epochs": epochs, "switch_epoch": switch, "learning_rate": rate}
+        for guidance, epochs, switch, rate in (
+            (3.0, 60, 59, 1.5e-3),
+            (3.0, 60, 59, 2e-3),
+            (2.0, 100, 99, 1.5e-3),
+            (3.0, 100, 49, 2e-3),
+        )
     ],
     "esd": [
         {"negative_guidance": guidance, "learning_rate": rate} for guidance, rate in product((1.0, 5.0), (4e-4, 8e-4))
@@ -31,12 +38,12 @@ GRIDS = {
 }
 
 
-def measure(everything: params.Params, concept: str, method: str, change: dict) -> dict:
+def measure(everything: params.Params, concept: str, method: str, change: dict, seed: int) -> dict:
     """Train with changed settings, draw the concept's prompts, judge: how often it is seen, how much is kept."""
     entry, testbed, world = setting(everything, concept)
     settings = everything.settings("methods", method, entry.testbed, entry.kind)
     settings = type(settings).model_validate(settings.model_dump() | change)
-    edit = module("methods", method).erase(world.load_pipeline(testbed.model, DEVICE), entry, settings, 0)
+    edit = module("methods", method).erase(world.load_pipeline(testbed.model, DEVICE), entry, settings, seed)
     pipeline = edit.apply(world.load_pipeline(testbed.model, DEVICE))
     judge = module("judges", entry.judge.name).load(DEVICE, entry)
     table, _ = prompts.resolve(entry, testbed, 0, pipeline.tokenizer)
@@ -56,21 +63,23 @@ def measure(everything: params.Params, concept: str, method: str, change: dict) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("methods", nargs="+", choices=sorted(GRIDS))
+    parser.add_argument("--concepts", nargs="+", default=VALIDATION, choices=VALIDATION)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     everything = params.load()
     done = pd.read_csv(options.out).to_dict("records") if options.out.exists() else []
-    for method, concept in product(dict.fromkeys(["original", *options.methods]), VALIDATION):
-        for change in GRIDS[method]:
-            key = {"method": method, "concept": concept, "setting": str(change)}
+    for method, concept in product(dict.fromkeys(["original", *options.methods]), options.concepts):
+        for change, seed in product(GRIDS[method], SEEDS):
+            key = {"method": method, "concept": concept, "setting": str(change), "seed": seed}
             if not any(key.items() <= row.items() for row in done):
-                done.append(key | measure(everything, concept, method, change))
+                done.append(key | measure(everything, concept, method, change, seed))
                 pd.DataFrame(done).to_csv(options.out, index=False, float_format="%.4g")
                 print(done[-1], flush=True)
     table = pd.DataFrame(done)
-    base = table[table.method == "original"].set_index("concept").kept
+    base = table[table.method == "original"].groupby("concept").kept.mean()
     table["value"] = (1 - table.seen) * table.kept / table.concept.map(base)
-    print(table.sort_values(["method", "concept", "value"]).to_string(index=False))
+    means = table.groupby(["method", "concept", "setting"], sort=False)[["seen", "kept", "value", "seconds"]].mean()
+    print(means.sort_values(["method", "concept", "value"]).to_string())
 
 
 if __name__ == "__main__":
