@@ -18,6 +18,7 @@ from huggingface_hub import constants, errors
 from huggingface_hub.utils import filter_repo_objects
 
 ADDRESS = re.compile(r"(?P<data>datasets/)?(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
+hf.utils.logging.set_verbosity_error()  # each try of six would be a warning; a failure is one line of ours
 FAILURES = (OSError, ValueError, errors.HTTPError, errors.CorruptedCacheException, errors.XetDownloadError)
 
 

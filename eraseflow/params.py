@@ -151,6 +151,11 @@ class Concept(Block):
         return self
 
     @property
+    def name(self) -> str:
+        """That of its prompt file, which must be its key in params.yaml (params_check.py sees to it)."""
+        return Path(self.prompts).stem
+
+    @property
     def pairs(self) -> list[tuple[str, str]]:
         """What methods train on: each target and its anchor, in each context."""
         anchors = {self.target: self.anchor} | self.also

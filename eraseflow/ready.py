@@ -5,11 +5,12 @@ from pathlib import Path
 
 from eraseflow import prompt_files
 from eraseflow.definitions import definition
-from eraseflow.params import Params
+from eraseflow.mistakes import read
+from eraseflow.params import Params, of_kind
 
 
 def ready(params: Params) -> None:
-    """Ask the table's testbed and networks for what they need, without importing those that need nothing.
+    """Ask the table's testbed, networks and methods for what they need, without importing those that need nothing.
 
     Raises: SystemExit with one line that says what to do.
     """
@@ -26,3 +27,9 @@ def ready(params: Params) -> None:
         for name in dict.fromkeys(filter(None, names)):
             if fetch := definition(family, name, "ready", None):
                 fetch()
+    for method in table.methods:
+        if fetch := definition("methods", method, "ready", None):
+            model = definition("methods", method, "Settings")
+            for name, concept in zip(table.concepts, concepts, strict=True):
+                raw = of_kind(params.methods[method][table.testbed], concept.kind)
+                fetch(read(model, raw, f"methods.{method}.{table.testbed}"), name)

@@ -24,7 +24,8 @@ def attack(params: Params, concept: str, prompts_csv: Path, edit: Path, attack: 
     All prompts that may be used are attacked; `attackable` says which of them UnlearnDiffAtk, as published, attacks.
     """
     entry, testbed, world = setting(params, concept)
-    settings, seed, size = params.settings("attacks", attack, entry.testbed), params.table.seed, batch(world)
+    settings = params.settings("attacks", attack, entry.testbed, entry.kind)
+    seed, size = params.table.seed, batch(world)
     rule = verdict.rule(entry.judge)
     material = [Path(path) for path in (entry.judge.questions, entry.judge.references) if path]
     table = prompts.read(prompts_csv, "target")[COLUMNS]

@@ -47,6 +47,7 @@ class Settings(Block):
     log_beta_margin: float = 0.0
     lora_rank: PositiveInt | None
     use_8bit_adam: bool = False
+    seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _enough_steps(self) -> "Settings":
@@ -197,7 +198,7 @@ def _adam_8bit() -> type[torch.optim.AdamW]:
 
 def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
     """Train a LoRA on the U-Net's attentions; history: one row an epoch, see Training.epoch."""
-    training = Training(pipeline, concept.pairs, settings, seed)
+    training = Training(pipeline, concept.pairs, settings, seed + settings.seed)
     with tqdm(range(settings.epochs), desc="eraseflow", unit="epoch") as bar:
         for _ in bar:
             row = training.epoch()

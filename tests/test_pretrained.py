@@ -1,0 +1,222 @@
+"""Rows of the table from weights that exist already: every form that a source may have, and what is wrong with one."""
+
+import json
+
+import pytest
+import torch
+from conftest import miniature
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
+
+from eraseflow import hub
+from eraseflow.definitions import definition
+from eraseflow.edits import Edit, add_lora, lora_of
+from eraseflow.methods import pretrained
+
+LAYER = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def settings(place) -> pretrained.Settings:
+    return pretrained.Settings(sources={"unicorn": str(place)})
+
+
+def edit_of(place, concept) -> Edit:
+    return pretrained.erase(miniature(), concept, settings(place), 0)
+
+
+def fails(place, concept) -> str:
+    with pytest.raises(SystemExit) as failure:
+        edit_of(place, concept)
+    assert len(str(failure.value).splitlines()) == 1
+    return str(failure.value)
+
+
+def drawn(pipeline) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.from_numpy(pipeline("a unicorn", num_inference_steps=2, generator=generator, output_type="np").images)
+
+
+@pytest.fixture
+def lora() -> Edit:
+    pipeline = miniature()
+    torch.manual_seed(1)
+    for weight in add_lora(pipeline.unet, 2):
+        weight.data += 0.1 * torch.randn_like(weight)
+    return lora_of(pipeline.unet, [])
+
+
+@pytest.fixture
+def changed() -> StableDiffusionPipeline:
+    """The miniature with one weight of each component moved."""
+    pipeline = miniature()
+    pipeline.unet.get_parameter("conv_in.weight").data += 0.1
+    pipeline.text_encoder.get_parameter("final_layer_norm.bias").data += 0.2
+    pipeline.vae.get_parameter("decoder.conv_out.bias").data += 0.3
+    return pipeline
+
+
+CHANGED = {"unet.conv_in.weight", "text_encoder.final_layer_norm.bias", "vae.decoder.conv_out.bias"}
+
+
+def test_of_a_whole_pipeline_only_what_differs_is_kept(changed, concept, tmp_path):
+    changed.save_pretrained(tmp_path)
+    edit = edit_of(tmp_path, concept)
+    assert edit.kind == "weights" and edit.tensors.keys() == CHANGED and edit.history == []
+    assert torch.equal(drawn(edit.apply(miniature())), drawn(changed))
+    assert not torch.equal(drawn(miniature()), drawn(changed))
+
+
+def test_the_precision_of_a_file_is_no_difference(changed, concept, tmp_path):
+    changed.save_pretrained(tmp_path / "single")
+    half = miniature().to(dtype=torch.bfloat16)
+    assert pretrained.erase(half, concept, settings(tmp_path / "single"), 0).tensors.keys() == CHANGED
+    changed.to(dtype=torch.float16).save_pretrained(tmp_path / "half")
+    assert edit_of(tmp_path / "half", concept).tensors.keys() == CHANGED
+
+
+def test_an_exported_edit_comes_back_as_the_same_pictures(lora, concept, tmp_path):
+    lora.export(miniature(), tmp_path / "whole")
+    edit = edit_of(tmp_path / "whole", concept)
+    assert all(".attn" in name for name in edit.tensors)
+    edit.save(tmp_path / "edit")
+    again = drawn(Edit.load(tmp_path / "edit").apply(miniature()))
+    assert torch.equal(again, drawn(lora.apply(miniature())))
+
+
+@pytest.mark.parametrize("as_file", [True, False])
+def test_a_lora_stays_a_lora(lora, concept, tmp_path, as_file):
+    lora.save(tmp_path)
+    edit = edit_of(tmp_path / "pytorch_lora_weights.safetensors" if as_file else tmp_path, concept)
+    assert edit.kind == "lora" and edit.tensors.keys() == lora.tensors.keys()
+    assert all(torch.equal(edit.tensors[name], tensor) for name, tensor in lora.tensors.items())
+
+
+@pytest.mark.parametrize("with_metadata", [True, False])
+def test_another_alpha_gives_what_diffusers_draws(concept, tmp_path, with_metadata):
+    """As diffusers saves it now, with its own record of alpha, and with older files' alpha keys."""
+    from peft import LoraConfig
+    from peft.utils import get_peft_model_state_dict
+
+    pipeline = miniature()
+    torch.manual_seed(1)
+    options = {"r": 2, "lora_alpha": 6, "init_lora_weights": "gaussian", "target_modules": ["to_q", "to_v"]}
+    pipeline.unet.add_adapter(LoraConfig(**options))
+    for name, weight in pipeline.unet.named_parameters():
+        if "lora" in name:
+            weight.data = 0.1 * torch.randn_like(weight)
+    layers = get_peft_model_state_dict(pipeline.unet)
+    if with_metadata:
+        config = {"unet_lora_adapter_metadata": {**pipeline.unet.peft_config["default"].to_dict()}}
+        StableDiffusionPipeline.save_lora_weights(tmp_path, unet_lora_layers=layers, **config)
+    else:
+        alphas = {f"unet.{name.partition('.lora')[0]}.alpha": torch.tensor(6.0) for name in layers}
+        tensors = {f"unet.{name}": tensor.contiguous() for name, tensor in layers.items()}
+        save_file(tensors | alphas, tmp_path / "pytorch_lora_weights.safetensors")
+    edit = edit_of(tmp_path, concept)
+    edit.save(tmp_path / "edit")
+    ours = drawn(Edit.load(tmp_path / "edit").apply(miniature()))
+    assert (ours - drawn(pipeline)).abs().max() < 1e-4
+    assert (ours - drawn(miniature())).abs().max() > 1e-2
+
+
+def test_state_dicts_of_unet_and_text_encoder(changed, concept, tmp_path):
+    """Whole, in part, with older versions' prefix and position ids, and as a component's folder."""
+    part = {"conv_in.weight": changed.unet.get_parameter("conv_in.weight").data}
+    save_file(part, tmp_path / "part.safetensors")
+    save_file(changed.unet.state_dict(), tmp_path / "unet.safetensors")
+    changed.unet.save_pretrained(tmp_path / "unet")
+    for place in ("part.safetensors", "unet.safetensors", "unet"):
+        assert edit_of(tmp_path / place, concept).tensors.keys() == {"unet.conv_in.weight"}
+    text = {f"text_model.{name.replace('text_model.', '')}": w for name, w in changed.text_encoder.state_dict().items()}
+    text["text_model.embeddings.position_ids"] = torch.arange(24)[None]
+    save_file(text, tmp_path / "text.safetensors")
+    changed.text_encoder.save_pretrained(tmp_path / "text")
+    for place in ("text.safetensors", "text"):
+        assert edit_of(tmp_path / place, concept).tensors.keys() == {"text_encoder.final_layer_norm.bias"}
+
+
+def test_an_edit_of_ours(changed, concept, tmp_path):
+    name = "unet.conv_in.weight"
+    edit = Edit("weights", {name: changed.unet.get_parameter("conv_in.weight").data})
+    edit.save(tmp_path)
+    assert torch.equal(edit_of(tmp_path, concept).tensors[name], edit.tensors[name])
+
+
+def test_a_pipeline_and_a_file_of_the_hub_are_fetched_at_their_commit(changed, concept, tmp_path, monkeypatch):
+    changed.save_pretrained(tmp_path)
+    save_file(changed.unet.state_dict(), tmp_path / "some.safetensors")
+    asked = []
+    monkeypatch.setattr(hub, "snapshot", lambda source, patterns: asked.append((source, patterns)) or tmp_path)
+    monkeypatch.setattr(hub, "file", lambda source, name: asked.append((source, name)) or tmp_path / name)
+    assert edit_of(f"EraseFlow/NUDITY@{COMMIT}", concept).tensors.keys() == CHANGED
+    assert edit_of(f"some/one@{COMMIT}/some.safetensors", concept).tensors.keys() == {"unet.conv_in.weight"}
+    (pipeline, patterns), file = asked
+    assert pipeline == f"EraseFlow/NUDITY@{COMMIT}" and file == (f"some/one@{COMMIT}", "some.safetensors")
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*.safetensors")} <= set(patterns)
+
+
+def test_a_repository_without_a_commit_says_where_to_find_one(concept):
+    said = fails("EraseFlow/NUDITY", concept)
+    assert "https://huggingface.co/EraseFlow/NUDITY/commits/main and write EraseFlow/NUDITY@<its 40" in said
+
+
+def test_ready_needs_no_torch_and_asks_for_the_tables_concepts(monkeypatch, tmp_path):
+    ready = definition("methods", "pretrained", "ready")
+    assert "torch" not in ready.__globals__
+    ready(settings(tmp_path), "unicorn")
+    with pytest.raises(SystemExit, match="names no weights for the concept 'unicron'; did you mean 'unicorn'"):
+        ready(settings(tmp_path), "unicron")
+
+
+def test_an_unknown_key_is_one_line(concept, tmp_path):
+    save_file({"conv_inn.weight": torch.zeros(1)}, tmp_path / "x.safetensors")
+    assert "the key 'conv_inn.weight' is no weight of this base model in diffusers' names" in fails(
+        tmp_path / "x.safetensors", concept
+    )
+
+
+def test_a_wrong_shape_is_one_line(concept, tmp_path):
+    save_file({"conv_in.bias": torch.zeros(9)}, tmp_path / "x.safetensors")
+    assert "unet.conv_in.bias has the shape (9,), the base model's (8,)" in fails(tmp_path / "x.safetensors", concept)
+
+
+def test_a_folder_with_a_weight_missing_is_one_line(changed, concept, tmp_path):
+    changed.unet.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "diffusion_pytorch_model.safetensors")
+    del tensors["conv_in.weight"]
+    save_file(tensors, tmp_path / "diffusion_pytorch_model.safetensors", {"format": "pt"})
+    assert "the key 'conv_in.weight' is missing for a UNet2DConditionModel" in fails(tmp_path, concept)
+
+
+def test_another_architecture_is_one_line(changed, concept, tmp_path):
+    changed.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "unet" / "config.json").read_text())
+    (tmp_path / "unet" / "config.json").write_text(json.dumps(config | {"block_out_channels": [8, 8]}))
+    assert "unet: cannot be read as a UNet2DConditionModel" in fails(tmp_path, concept)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "what"),
+    [
+        ("unet.nowhere.to_q.lora_A.weight", (2, 8), "is of no layer of this U-Net"),
+        ("lora_unet_down_blocks_0.lora_down.weight", (2, 8), "is of no layer of this U-Net"),
+        (
+            f"{LAYER}.lora_A.weight",
+            (2, 9),
+            "expected 8 in place",
+        ),
+        (f"{LAYER}.lora_A.weight", (2, 8), "needs two matrices"),
+    ],
+)
+def test_a_lora_that_does_not_fit_is_one_line(concept, tmp_path, name, shape, what):
+    save_file({name: torch.zeros(shape)}, tmp_path / "pytorch_lora_weights.safetensors")
+    assert what in fails(tmp_path, concept)
+
+
+def test_no_safetensors_is_one_line(concept, tmp_path):
+    torch.save({"conv_in.bias": torch.zeros(8)}, tmp_path / "x.safetensors")
+    assert "is no safetensors file" in fails(tmp_path / "x.safetensors", concept)
+    torch.save({}, tmp_path / "diffusion_pytorch_model.bin")
+    (tmp_path / "x.safetensors").unlink()
+    assert "neither a pipeline of diffusers nor a LoRA nor weights" in fails(tmp_path, concept)
