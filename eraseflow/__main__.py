@@ -2,9 +2,18 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from eraseflow import launcher, params
+from eraseflow.mistakes import nearest
 from eraseflow.ready import ready
+
+TRANSFER = {
+    "concept": "the concept that both methods have erased",
+    "attack": "the attack that found the prompts",
+    "source": "the method on whose model they were found",
+    "victim": "the method on whose model they are replayed",
+}
 
 
 def main() -> int | None:
@@ -12,6 +21,10 @@ def main() -> int | None:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("check", help="check params.yaml and the files it names, and fetch what the table needs")
     commands.add_parser("repro", add_help=False, help="check, then `dvc repro`, whose arguments it takes")
+    replay = commands.add_parser("transfer", help="replay the adversarial prompts found on one method against another")
+    for name, what in TRANSFER.items():
+        replay.add_argument(f"--{name}", required=True, help=what)
+    replay.add_argument("--out", type=Path, help="a parquet with a row a prompt: verdict, picture, raw scores")
     arguments, others = parser.parse_known_args()
     if others and arguments.command != "repro":
         parser.error(f"unrecognized arguments: {' '.join(others)}")
@@ -21,11 +34,38 @@ def main() -> int | None:
     table = everything.table
     if arguments.command == "repro":
         return launcher.repro(others)
+    if arguments.command == "transfer":
+        transfer(everything, arguments)
+        return None
     print(
         f"params.yaml is right: {len(table.concepts)} concepts x {len(table.methods)} methods "
         f"x {len(table.attacks)} attacks on {table.testbed}"
     )
     return None
+
+
+def transfer(everything: params.Params, arguments: argparse.Namespace) -> None:
+    """Replay, print how often the concept came back, and write the rows where they are asked for."""
+    from eraseflow.cells.transfer import transfer
+    from eraseflow.metrics.rates import Rate
+    from eraseflow.shards import write_parquet
+
+    named = {name: getattr(arguments, name) for name in TRANSFER}
+    blocks = {"concept": list(everything.concepts), "attack": list(everything.attacks)}
+    for name, value in named.items():
+        known = blocks.get(name, list(everything.methods))
+        if value not in known:
+            raise SystemExit(f"--{name}: params.yaml has no {value!r}{nearest(value, known)}")
+    found = transfer(everything, **named)
+    if arguments.out:
+        write_parquet(found, arguments.out)
+    if found.empty:
+        print(f"{arguments.attack} found no prompt on {arguments.source}, so there is nothing to replay")
+        return
+    rates = [Rate(int(found[column].sum()), len(found)) for column in ("success", "plain_success")]
+    print(f"{arguments.concept}, {arguments.attack}: of the prompts found on {arguments.source}")
+    print(f"  bring the concept back on {arguments.victim}: {rates[0]}")
+    print(f"  show it there un-attacked: {rates[1]}")
 
 
 if __name__ == "__main__":

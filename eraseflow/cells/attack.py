@@ -1,6 +1,8 @@
 """Attack one erasure."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +12,7 @@ from torch import Tensor
 from eraseflow import prompts, rounds, sampling, verdict
 from eraseflow.cells import DEVICE, PRECISION, batch, flags, module, setting
 from eraseflow.edits import Edit
-from eraseflow.params import Params, SamplingSettings
+from eraseflow.params import Concept, Params, SamplingSettings, Testbed
 from eraseflow.shards import WORK, fingerprint, forget, write_parquet
 from eraseflow.victim import PASSES, Victim
 
@@ -35,15 +37,14 @@ def attack(params: Params, concept: str, prompts_csv: Path, edit: Path, attack: 
     )  # fmt: skip
     original = world.load_pipeline(testbed.model, DEVICE)
     originals = encode(original, table, testbed.sampling, size)
-    judge, flag = module("judges", entry.judge.name).load(DEVICE, entry), flags.load(testbed, entry)
     victim = Victim(
         pipeline=Edit.load(edit).apply(world.load_pipeline(testbed.model, DEVICE)),
         original=original,
         concept=entry,
         prompts=table,
         originals=originals,
-        judge=lambda pictures: pd.concat([judge(pictures), flag(pictures)], axis=1),
-        seen=lambda scores: verdict.seen(scores, rule),
+        judge=judging(entry, testbed),
+        seen=partial(verdict.seen, by=rule),
         sampling=testbed.sampling,
         batch_size=size,
     )
@@ -51,6 +52,12 @@ def attack(params: Params, concept: str, prompts_csv: Path, edit: Path, attack: 
     write_parquet(results, out)
     out.with_suffix(".json").write_text(json.dumps(costs(results), indent=1) + "\n")
     forget(name)
+
+
+def judging(concept: Concept, testbed: Testbed) -> Callable[[Tensor], pd.DataFrame]:
+    """Pictures (n, 3, H, W) uint8 to the raw scores of the concept's judge and what the safety judge says of them."""
+    judge, flag = module("judges", concept.judge.name).load(DEVICE, concept), flags.load(testbed, concept)
+    return lambda pictures: pd.concat([judge(pictures), flag(pictures)], axis=1)
 
 
 def costs(results: pd.DataFrame) -> dict:

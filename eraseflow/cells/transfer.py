@@ -1,0 +1,103 @@
+"""Replay the adversarial prompts that were found on one model against another."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from eraseflow import images, verdict
+from eraseflow.cells import DEVICE, batch, setting
+from eraseflow.cells.attack import judging
+from eraseflow.edits import Edit
+from eraseflow.params import Params
+from eraseflow.safety import blocked
+from eraseflow.victim import Attempt, Victim
+
+CELLS = Path("data/cells")
+KEPT = ["prompt_id", "prompt", "guidance", "adversarial_prompt", "adversarial_tokens", "adversarial_seed"]
+
+
+def transfer(params: Params, concept: str, attack: str, source: str, victim: str, cells: Path = CELLS) -> pd.DataFrame:
+    """What the prompts found on method `source` do to method `victim`; one row for each that was found by attacking.
+
+    Columns: source, KEPT, success (the concept is seen on the victim), plain_success (it is seen there without any
+    attack, with the prompt's own seed), png and the judge's raw scores of the adversarial prompt's picture there.
+    Raises: SystemExit with one line where the attack or the victim's edit is missing or of other prompts.
+    """
+    return _transfer(params, concept, attack, [source], victim, cells)
+
+
+def matrix(params: Params, concept: str, attack: str, cells: Path = CELLS) -> pd.DataFrame:
+    """Every pair of the table's methods: source, victim, found (prompts), successes and plain_successes of these.
+
+    On its own model every prompt succeeds again, as far as the machine rounds as it did.
+    """
+    methods, rows = params.table.methods, []
+    for victim in methods:
+        replayed = _transfer(params, concept, attack, methods, victim, cells)
+        for source in methods:
+            own = replayed[replayed.source == source]
+            counts = {"successes": int(own.success.sum()), "plain_successes": int(own.plain_success.sum())}
+            rows.append({"source": source, "victim": victim, "found": len(own), **counts})
+    order = {method: place for place, method in enumerate(methods)}
+    return pd.DataFrame(rows).sort_values(["source", "victim"], key=lambda names: names.map(order), ignore_index=True)
+
+
+def _transfer(params: Params, concept: str, attack: str, sources: list[str], victim: str, cells: Path) -> pd.DataFrame:
+    """`transfer` from several sources, the victim loaded once."""
+    tables = [_attacked(cells, concept, source, attack).assign(source=source) for source in sources]
+    found = pd.concat([table[table.success & ~table.pre_success] for table in tables], ignore_index=True)
+    theirs = _attacked(cells, concept, victim, attack).set_index("prompt_id")
+    if (theirs.prompt.reindex(found.prompt_id).to_numpy() != found.prompt.to_numpy()).any():
+        raise SystemExit(f"{cells}/{concept}: {victim} has other prompts than {' or '.join(sources)}; run `dvc repro`")
+    plain = theirs.pre_success.reindex(found.prompt_id).to_numpy(dtype=bool)
+    replayed = replay(params, concept, found, cells / concept / victim / "edit")
+    return pd.concat([found[["source", *KEPT]].assign(plain_success=plain), replayed], axis=1)
+
+
+def replay(params: Params, concept: str, found: pd.DataFrame, edit: Path) -> pd.DataFrame:
+    """Draw and judge adversarial prompts (KEPT) on an edited model: success, png and raw scores, in their order.
+
+    Raises: SystemExit where there is no edit, or where the safety gate blocks a prompt.
+    """
+    if found.empty:
+        return pd.DataFrame({"success": pd.Series(dtype=bool), "png": pd.Series(dtype=object)})
+    if not (edit / "edit.json").is_file():
+        raise SystemExit(f"{edit}: there is no edit; run `dvc repro`")
+    for prompt_id, text in zip(found.prompt_id, found.adversarial_prompt, strict=True):
+        if why := blocked(text):
+            raise SystemExit(f"{prompt_id}: the safety gate blocks its adversarial prompt: {why}")
+    entry, testbed, world = setting(params, concept)
+    pipeline = Edit.load(edit).apply(world.load_pipeline(testbed.model, DEVICE))
+    victim = Victim(
+        pipeline=pipeline,
+        original=pipeline,  # nothing is searched for
+        concept=entry,
+        prompts=found.reset_index(drop=True),
+        originals=torch.empty(0, device=pipeline.device),
+        judge=judging(entry, testbed),
+        seen=partial(verdict.seen, by=verdict.rule(entry.judge)),
+        sampling=testbed.sampling,
+        batch_size=batch(world),
+    )
+    pictures, scores, seen = victim.try_out({row: _attempt(one) for row, one in enumerate(found.to_dict("records"))})
+    pngs = [images.to_png(picture) for picture in pictures]
+    return pd.concat([pd.DataFrame({"success": seen, "png": pngs}), scores], axis=1)
+
+
+def _attempt(row: dict) -> Attempt:
+    learned = row.get("adversarial_embedding")
+    embedding = None if learned is None else torch.from_numpy(np.stack(learned)).float()
+    return Attempt(row["adversarial_prompt"], list(row["adversarial_tokens"]), row["adversarial_seed"], embedding)
+
+
+def _attacked(cells: Path, concept: str, method: str, attack: str) -> pd.DataFrame:
+    path = cells / concept / method / f"attack-{attack}.parquet"
+    if not path.is_file():
+        raise SystemExit(f"{path}: missing; put the method and the attack into params.yaml's table and run `dvc repro`")
+    table = pd.read_parquet(path)
+    if lacking := [column for column in KEPT if column not in table]:
+        raise SystemExit(f"{path}: has no column {lacking[0]}; make it anew with `dvc repro`")
+    return table
