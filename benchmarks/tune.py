@@ -23,13 +23,11 @@ SEEDS = [0, 1]  # of the training: one alone says little, a training may end wel
 GRIDS = {
     "original": [{}],
     "eraseflow": [
-        {"guidance_scale": guidance, "epochs": epochs, "switch_epoch": switch, "learning_rate": rate}
-        for guidance, epochs, switch, rate in (
-            (3.0, 60, 59, 1.5e-3),
-            (3.0, 60, 59, 2e-3),
-            (2.0, 100, 99, 1.5e-3),
-            (3.0, 100, 49, 2e-3),
-        )
+        {"cfg": True, "epochs": 60, "switch_epoch": 59, "learning_rate": 1.5e-3},
+        *(
+            {"cfg": False, "epochs": epochs, "switch_epoch": epochs - 1, "learning_rate": 2e-3}
+            for epochs in (60, 70, 80)
+        ),
     ],
     "esd": [
         {"negative_guidance": guidance, "learning_rate": rate} for guidance, rate in product((1.0, 5.0), (4e-4, 8e-4))

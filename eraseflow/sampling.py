@@ -83,9 +83,21 @@ def sample(
     quiet: bool = False,
 ) -> Iterator[Tensor]:
     """Pictures of the prompts, a batch (b, 3, H, W) of uint8 at a time, in order."""
-    condition = embed(pipeline, prompts)
-    with tqdm(total=len(prompts), desc="sampling", unit="image", disable=quiet) as bar:
-        for start in range(0, len(prompts), batch_size):
+    yield from draw(pipeline, embed(pipeline, prompts), seeds, guidance, settings, batch_size, quiet)
+
+
+def draw(
+    pipeline: StableDiffusionPipeline,
+    condition: Tensor,
+    seeds: Sequence[int],
+    guidance: Sequence[float],
+    settings: SamplingSettings,
+    batch_size: int,
+    quiet: bool = False,
+) -> Iterator[Tensor]:
+    """Pictures of hidden states (n, tokens, width), a batch (b, 3, H, W) of uint8 at a time, in order."""
+    with tqdm(total=len(condition), desc="sampling", unit="image", disable=quiet) as bar:
+        for start in range(0, len(condition), batch_size):
             part = slice(start, start + batch_size)
             latents = denoise(pipeline, condition[part], seeds[part], settings, guidance[part])
             yield decode(pipeline, latents)

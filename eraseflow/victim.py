@@ -1,7 +1,10 @@
-"""What an attack works on: an edited pipeline, its prompts, and the judge that says when the concept is back."""
+"""What an attack works on: an edited pipeline, its prompts, and the judge that says when the concept is back.
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+All that an attack asks of the networks goes through `Victim`, which counts it, prompt by prompt.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,27 +12,50 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from eraseflow import images, sampling
-from eraseflow.params import SamplingSettings
-from eraseflow.safety import blocked
+from eraseflow import sampling
+from eraseflow.params import Concept, SamplingSettings
+from eraseflow.vocabulary import prefixed_ids
 
-# An attack yields, a round at a time, the prefix token ids to try for every row still in `victim.open`;
-# between rounds the rows that have succeeded are taken out.
-Search = Iterator[dict[int, list[int]]]
+PLACEHOLDER = "<concept>"  # stands for a learned embedding in an adversarial prompt's text
+PASSES = ["unet_forward", "unet_backward", "text_forward", "text_backward"]
+TEXTS = 256  # texts that the text encoder reads at once without a gradient
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One adversarial prompt to be judged.
+
+    text: what is drawn and published, read by the tokenizer like any prompt. tokens: the ids that the attack chose.
+    seed: of the picture, where it is not the prompt's own. embedding: (k, width), what PLACEHOLDER stands for.
+    """
+
+    text: str
+    tokens: list[int] = field(default_factory=list)
+    seed: int | None = None
+    embedding: Tensor | None = None
+
+
+# An attack yields, a round at a time, what to try for every row still in `victim.open`; between rounds the rows that
+# have succeeded are taken out.
+Search = Iterator[dict[int, Attempt]]
 
 
 @dataclass
 class Victim:
     """One cell under attack.
 
-    prompts: a table with prompt_id, prompt, seed, guidance. originals: the scaled latents (n, c, h, w) of
-    the pictures that the unedited model made of these prompts. judge: pictures (n, 3, H, W) uint8 to a
-    table of raw scores. seen: that table to a boolean array.
+    pipeline: edited; original: unedited, for attacks that compare the two. prompts: a table with prompt_id, prompt,
+    seed, guidance. originals: the scaled latents (n, c, h, w) of the pictures that the unedited model made of these
+    prompts. judge: pictures (n, 3, H, W) uint8 to a table of raw scores. seen: that table to a boolean array.
+
+    What an attack must keep between rounds stands in `memory`, a dict of tensors a row, or in `shared`, so that a
+    killed attack can go on: both are saved after each round, a row's until it succeeds. `round` counts finished rounds.
     """
 
     pipeline: Any
+    original: Any
+    concept: Concept
     prompts: pd.DataFrame
     originals: Tensor
     judge: Callable[[Tensor], pd.DataFrame]
@@ -37,76 +63,135 @@ class Victim:
     sampling: SamplingSettings
     batch_size: int
     open: list[int] = field(default_factory=list)
+    round: int = 0
+    memory: dict[int, dict[str, Any]] = field(default_factory=dict)
+    shared: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.passes = np.zeros((len(self.prompts), len(PASSES)))
+        self.device = self.originals.device
+        for pipeline in (self.pipeline, self.original):
+            for part in (pipeline.unet, pipeline.text_encoder):
+                part.requires_grad_(False)
+
+    def rounds(self, count: int) -> range:
+        """The rounds that are left to do of `count`."""
+        return range(self.round, count)
+
+    def parts(self) -> list[list[int]]:
+        """The open rows in batches."""
+        return [self.open[start : start + self.batch_size] for start in range(0, len(self.open), self.batch_size)]
 
     def rng(self, row: int, *key: int) -> np.random.Generator:
         """A generator of this prompt's own, so that its result does not depend on the others in the batch."""
         return np.random.default_rng((int(self.prompts.seed[row]), *key))
 
-    def with_prefix(self, row: int, tokens: list[int]) -> str:
-        """The adversarial prompt as text, the form in which it is judged and published."""
-        return f"{self.pipeline.tokenizer.decode(tokens)} {self.prompts.prompt[row]}".strip()
+    def generator(self, row: int, *key: int) -> torch.Generator:
+        """The same for PyTorch, on the CPU."""
+        return torch.Generator().manual_seed(int(self.rng(row, *key).integers(2**62)))
 
-    def try_out(self, rows: list[int], texts: list[str]) -> tuple[Tensor, pd.DataFrame, np.ndarray]:
-        """Draw each row's text with the row's own seed: pictures, raw scores, and where the concept was seen."""
-        chosen = self.prompts.loc[rows]
-        parts = sampling.sample(
-            self.pipeline, texts, list(chosen.seed), list(chosen.guidance), self.sampling, self.batch_size, quiet=True
+    def texts(self, rows: Sequence[int]) -> list[str]:
+        """The rows' prompts."""
+        return list(self.prompts.prompt[list(rows)])
+
+    def as_text(self, tokens: list[int]) -> Attempt:
+        """Tokens alone as an adversarial prompt."""
+        return Attempt(self.pipeline.tokenizer.decode(tokens).strip(), tokens)
+
+    def with_prefix(self, row: int, tokens: list[int]) -> Attempt:
+        """The row's prompt after these tokens."""
+        return Attempt(f"{self.pipeline.tokenizer.decode(tokens)} {self.prompts.prompt[row]}".strip(), tokens)
+
+    def encode(self, rows: Sequence[int] | None, ids: Tensor, embeddings: Tensor | None = None, original: bool = False):
+        """The text encoder's outputs for ids (n, length), each a pass for its row, or shared by all open rows.
+
+        embeddings (n, length, width) take the place of the tokens' own; gradients pass through them.
+        """
+        encoder = (self.original if original else self.pipeline).text_encoder
+        with token_embeddings(encoder, embeddings) if embeddings is not None else nullcontext():
+            found = encoder(ids)
+        self._count(rows, "text", found[0])
+        return found
+
+    @torch.no_grad()
+    def read(self, rows: Sequence[int] | None, ids: Tensor, pooled: bool = False, original: bool = False) -> Tensor:
+        """Last hidden states (n, length, width), or pooled ones (n, width), of any number of ids, without gradient."""
+        starts = range(0, len(ids), TEXTS)
+        owners = [None if rows is None else rows[start : start + TEXTS] for start in starts]
+        found = [
+            self.encode(owner, ids[start : start + TEXTS], original=original)[1 if pooled else 0]
+            for start, owner in zip(starts, owners, strict=True)
+        ]
+        return torch.cat(found)
+
+    def predict(
+        self, rows: Sequence[int] | None, noisy: Tensor, t: Tensor, hidden: Tensor, original: bool = False
+    ) -> Tensor:
+        """The U-Net's noise prediction (n, c, h, w) at t (n,) without guidance, in the precision of `noisy`.
+
+        Each is a pass for its row, or shared by all open rows.
+        """
+        unet = (self.original if original else self.pipeline).unet
+        found = unet(noisy.to(hidden.dtype), t, hidden).sample
+        self._count(rows, "unet", found)
+        return found.to(noisy.dtype)
+
+    def noised(self, rows: Sequence[int], t: Tensor, rngs: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
+        """The rows' originals at timesteps t (n,), and the noise in them, each row's drawn by its own generator."""
+        clean = self.originals[list(rows)]
+        noise = torch.stack([torch.randn(clean.shape[1:], generator=rng) for rng in rngs]).to(clean)
+        alphas = self.pipeline.scheduler.alphas_cumprod.to(clean)[t].view(-1, 1, 1, 1)
+        return alphas.sqrt() * clean + (1 - alphas).sqrt() * noise, noise
+
+    def _count(self, rows: Sequence[int] | None, network: str, found: Tensor) -> None:
+        """Whatever carries a gradient is going to be differentiated once."""
+        owners, each = (self.open, len(found) / len(self.open)) if rows is None else (rows, 1.0)
+        for direction in ("forward", "backward")[: 1 + found.requires_grad]:
+            np.add.at(self.passes[:, PASSES.index(f"{network}_{direction}")], list(owners), each)
+
+    def try_out(self, attempts: dict[int, Attempt]) -> tuple[Tensor, pd.DataFrame, np.ndarray]:
+        """Draw each row's attempt with its seed: pictures, raw scores, and where the concept was seen."""
+        rows = self.prompts.loc[list(attempts)]
+        seeds = [seed if a.seed is None else a.seed for seed, a in zip(rows.seed, attempts.values(), strict=True)]
+        condition = self.hidden(list(attempts.values()))
+        drawn = sampling.draw(
+            self.pipeline, condition, seeds, list(rows.guidance), self.sampling, self.batch_size, quiet=True
         )
-        pictures = torch.cat(list(parts))
+        pictures = torch.cat(list(drawn))
+        self.passes[list(attempts), PASSES.index("unet_forward")] += 2 * self.sampling.steps  # guided: a pair a step
+        self.passes[list(attempts), PASSES.index("text_forward")] += 1
         scores = self.judge(pictures)
         return pictures, scores, self.seen(scores)
 
+    @torch.no_grad()
+    def hidden(self, attempts: list[Attempt]) -> Tensor:
+        """What the U-Net is told of each attempt (n, length, width)."""
+        if all(attempt.embedding is None for attempt in attempts):
+            return sampling.embed(self.pipeline, [attempt.text for attempt in attempts])
+        tokenizer, encoder = self.pipeline.tokenizer, self.pipeline.text_encoder
+        parts = []
+        for attempt in attempts:
+            assert attempt.embedding is not None  # an attack learns embeddings or finds texts, not both
+            rest, learned = attempt.text.removeprefix(PLACEHOLDER).strip(), attempt.embedding.to(self.device)
+            parts.append(encoder_input(tokenizer, encoder, [rest], learned[None]))
+        ids, embeddings = (torch.cat(side) for side in zip(*parts, strict=True))
+        states = []
+        for start in range(0, len(ids), TEXTS):
+            with token_embeddings(encoder, embeddings[start : start + TEXTS]):
+                states.append(encoder(ids[start : start + TEXTS])[0])
+        return torch.cat(states)
 
-def run(victim: Victim, attack: Callable[..., Search], settings, seed: int) -> pd.DataFrame:
-    """Attack every prompt that does not succeed on its own; one row a prompt, in order.
 
-    Columns: prompt_id, prompt, seed, guidance, pre_success, success (true also where un-attacked), step (the
-    judged round of the success, 0 = un-attacked, -1 = never), images (judged), blocked (adversarial texts that
-    the safety gate did not let be drawn, none of them a success), adversarial_prompt (the last one drawn),
-    adversarial_tokens, png, and the judge's raw scores of that picture.
-    Raises: SystemExit where the gate blocks a prompt itself.
+def encoder_input(tokenizer, encoder, prompts: list[str], soft: Tensor, choice: Tensor | None = None):
+    """Token ids (n, length) and embeddings (n, length, width) of prompts after a prefix of embeddings.
+
+    soft (n, k, width); choice (n, k): the tokens that they stand for, where there are such.
     """
-    stopped = victim.prompts.prompt_id[[bool(blocked(prompt)) for prompt in victim.prompts.prompt]]
-    if len(stopped):
-        raise SystemExit(f"the safety gate blocks {', '.join(stopped)}; make the concept's prompts.csv anew")
-    rows = list(range(len(victim.prompts)))
-    results: dict[int, dict] = {}
-    refused = dict.fromkeys(rows, 0)
-
-    def record(step: int, tried: dict[int, list[int]]) -> None:
-        written = {row: victim.with_prefix(row, tokens) for row, tokens in tried.items()}
-        texts = {row: text for row, text in written.items() if not blocked(text)}
-        for row in written.keys() - texts.keys():
-            refused[row] += 1
-        if not texts:
-            return
-        pictures, scores, seen = victim.try_out(list(texts), list(texts.values()))
-        for at, (row, text) in enumerate(texts.items()):
-            results[row] = {
-                "pre_success": bool(step == 0 and seen[at]),
-                "success": bool(seen[at]),
-                "step": step if seen[at] else -1,
-                "images": step + 1 - refused[row],
-                "adversarial_prompt": text,
-                "adversarial_tokens": tried[row],
-                "png": images.to_png(pictures[at]),
-                **scores.iloc[at].to_dict(),
-            }
-        victim.open = [row for row in victim.open if not results[row]["success"]]
-
-    victim.open = rows
-    record(0, {row: [] for row in rows})
-    with tqdm(total=len(rows), initial=len(rows) - len(victim.open), desc="attack", unit="prompt") as bar:
-        rounds = attack(victim, settings, seed) if victim.open else ()
-        for step, tried in enumerate(rounds, start=1):
-            before = len(victim.open)
-            record(step, tried)
-            bar.update(before - len(victim.open))
-            bar.set_postfix(round=step, refresh=False)
-            if not victim.open:
-                break
-    found = pd.DataFrame([results[row] | {"blocked": refused[row]} for row in rows])
-    return pd.concat([victim.prompts, found], axis=1)
+    if choice is None:
+        choice = torch.zeros(soft.shape[:2], dtype=torch.long, device=soft.device)
+    ids = prefixed_ids(tokenizer, prompts, choice)
+    embeddings = encoder.get_input_embeddings()(ids)
+    return ids, torch.cat([embeddings[:, :1], soft.to(embeddings), embeddings[:, 1 + soft.shape[1] :]], dim=1)
 
 
 @contextmanager

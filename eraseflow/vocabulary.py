@@ -4,15 +4,20 @@ import torch
 from torch import Tensor
 
 
-def ordinary_tokens(tokenizer) -> list[int]:
-    """The ids of every token but the special ones, ascending."""
-    return sorted(set(range(len(tokenizer))) - set(tokenizer.all_special_ids))
+def written_tokens(tokenizer) -> list[int]:
+    """The ids of the tokens that come back when their text is read again, ascending.
+
+    Special tokens and pieces of words do not; with them, what an attack has found would not be what its text says.
+    """
+    ids = sorted(set(range(len(tokenizer))) - set(tokenizer.all_special_ids))
+    read = tokenizer([tokenizer.decode([token]) for token in ids], add_special_tokens=False, verbose=False).input_ids
+    return [token for token, back in zip(ids, read, strict=True) if back == [token]]
 
 
 def prefixed_ids(tokenizer, prompts: list[str], prefix: Tensor) -> Tensor:
     """Token ids (n, length) of prompts with a prefix (n, k) after the start token, cut to the model's length.
 
-    What is cut is padding, unless the prompt itself is too long.
+    What is cut is padding, unless the prompt itself is too long. An empty prompt leaves the prefix alone.
     """
     ids = tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(prefix.device)
     longer = torch.cat([ids[:, :1], prefix, ids[:, 1:]], dim=1)[:, : ids.shape[1]]

@@ -78,15 +78,18 @@ def pipeline() -> StableDiffusionPipeline:
     return miniature()
 
 
+CONCEPT = Concept(
+    testbed="emoji",
+    kind="fine_grained",
+    target="unicorn",
+    anchor="horse",
+    prompts="prompts/emoji/unicorn.csv",
+    preserve=["cat", "car"],
+    judge=ConceptJudge(name="emoji_classifier", counts=["object/unicorn"]),
+    kept=Kept(without=["object/unicorn"], neighbours=["object/horse"], count=8),
+)
+
+
 @pytest.fixture
 def concept() -> Concept:
-    return Concept(
-        testbed="emoji",
-        kind="fine_grained",
-        target="unicorn",
-        anchor="horse",
-        prompts="prompts/emoji/unicorn.csv",
-        preserve=["cat", "car"],
-        judge=ConceptJudge(name="emoji_classifier", counts=["object/unicorn"]),
-        kept=Kept(without=["object/unicorn"], neighbours=["object/horse"], count=8),
-    )
+    return CONCEPT

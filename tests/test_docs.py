@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from test_attacks import make_victim
+from test_rounds import make_victim
 
-from eraseflow import verdict, victim
+from eraseflow import rounds, verdict
 from eraseflow.params import load
 
 ROOT = Path(__file__).parent.parent
@@ -38,7 +38,7 @@ def named(page: str) -> set[str]:
 
 def test_what_looks_like_a_file():
     assert {"params.yaml", "reports/fid_vs_attack.png", "eraseflow/emoji/", "LICENSE"} <= named("README.md")
-    assert {"eraseflow/victim.py", "README.md"} <= named("CONTRIBUTING.md")
+    assert {"eraseflow/rounds.py", "README.md"} <= named("CONTRIBUTING.md")
     assert not {"object/rose", "head/label", "eraseflow"} & (named("README.md") | named("CONTRIBUTING.md"))
 
 
@@ -102,7 +102,7 @@ def test_contributings_method(pipeline, concept):
 def test_contributings_attack(pipeline):
     module = example("eraseflow/attacks/nearest_tokens.py")
     never = make_victim(pipeline, lambda scores: np.zeros(len(scores), bool))
-    found = victim.run(never, module.attack, module.Settings(**settings("attacks", "nearest_tokens")), seed=0)
+    found = rounds.run(never, module.attack, module.Settings(**settings("attacks", "nearest_tokens")), seed=0)
     assert found.images.eq(11).all() and found.adversarial_tokens.map(len).eq(3).all()
     assert found.adversarial_prompt.nunique() == len(found)
 

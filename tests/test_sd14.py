@@ -11,7 +11,7 @@ from miniature_sd import build
 from open_clip.tokenizer import SimpleTokenizer
 from PIL import Image
 
-from eraseflow import cells, params, sampling, victim
+from eraseflow import cells, params, rounds, sampling, victim
 from eraseflow.attacks import unlearndiffatk
 from eraseflow.definitions import definition
 from eraseflow.edits import Edit
@@ -149,11 +149,13 @@ def test_uce_in_half_precision_is_the_rounded_solution(model, monkeypatch, conce
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_an_attack_in_any_precision(model, monkeypatch, precision):
+def test_an_attack_in_any_precision(model, monkeypatch, concept, precision):
     pipeline = load(model, monkeypatch, precision)
     prompts = pd.DataFrame({"prompt_id": ["a", "b"], "prompt": PROMPTS[:2], "seed": [1, 2], "guidance": 7.5})
     target = victim.Victim(
         pipeline=pipeline,
+        original=pipeline,
+        concept=concept,
         prompts=prompts,
         originals=torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)),
         judge=lambda pictures: pd.DataFrame({"mean": pictures.float().mean((1, 2, 3)).numpy()}),
@@ -162,7 +164,7 @@ def test_an_attack_in_any_precision(model, monkeypatch, precision):
         batch_size=2,
     )
     settings = unlearndiffatk.Settings(prefix_tokens=3, rounds=2, iterations=2, learning_rate=0.01, weight_decay=0.1)
-    result = victim.run(target, unlearndiffatk.attack, settings, seed=0)
+    result = rounds.run(target, unlearndiffatk.attack, settings, seed=0)
     assert result.images.eq(3).all() and result.adversarial_tokens.map(len).eq(3).all()
 
 

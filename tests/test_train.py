@@ -165,7 +165,7 @@ def fails(monkeypatch, *options: str) -> str:
         (["--target_prompt", " "], "argument --target_prompt: is blank"),
         (
             ["--target_prompt", "a boy"],
-            "argument --target_prompt: the safety gate blocks it, since",
+            "argument --target_prompt: the safety gate blocks it, since training draws from it: it has",
         ),
         (["--name", "../x"], "argument --name: expected a folder's name without slashes, found '../x'"),
         (["--resume"], "has no checkpoint"),

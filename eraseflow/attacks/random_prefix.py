@@ -4,7 +4,7 @@ from pydantic import PositiveInt
 
 from eraseflow.params import Block
 from eraseflow.victim import Search, Victim
-from eraseflow.vocabulary import ordinary_tokens
+from eraseflow.vocabulary import written_tokens
 
 
 class Settings(Block):
@@ -14,6 +14,7 @@ class Settings(Block):
 
 def attack(victim: Victim, settings: Settings, seed: int) -> Search:
     """Each round, a prefix drawn uniformly from the vocabulary for every prompt."""
-    tokens = ordinary_tokens(victim.pipeline.tokenizer)
-    for step in range(settings.rounds):
-        yield {row: victim.rng(row, seed, step).choice(tokens, settings.prefix_tokens).tolist() for row in victim.open}
+    tokens = written_tokens(victim.pipeline.tokenizer)
+    for step in victim.rounds(settings.rounds):
+        drawn = {row: victim.rng(row, seed, step).choice(tokens, settings.prefix_tokens) for row in victim.open}
+        yield {row: victim.with_prefix(row, prefix.tolist()) for row, prefix in drawn.items()}

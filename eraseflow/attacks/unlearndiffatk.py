@@ -5,10 +5,14 @@ noise of the picture that the original model made of the prompt:
 
     min_prefix E || eps_theta(x_t, prefix + prompt) - eps ||^2
 
-Timesteps are taken in order; after each, the likeliest prefix is judged. Like the authors' program: uniform
-start, a sampled token forward and the distribution backward (straight-through), Adam, projection of the rows
-to the simplex, no guidance in the loss. Unlike it: all prompts in one batch, and no one-hot product over the
-vocabulary for the forward value (a gather), and the prompt is judged as text, as a person would paste it.
+Timesteps are taken in order; after each, the likeliest prefix is judged. Like the authors' program: uniform start, a
+sampled token forward and the distribution backward (straight-through), Adam, projection of the rows to the simplex, no
+guidance in the loss.
+
+Unlike it: prompts go through the networks in batches, which those that succeed leave. There is no one-hot row to
+multiply with the vocabulary's table: forward, the token's embedding is looked up; backward, its gradient times the
+table is the gradient of the distribution. The prefix is judged as text, as a person would paste it, so it is made of
+tokens that survive being written.
 """
 
 import torch
@@ -16,8 +20,8 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from eraseflow.params import Block
-from eraseflow.victim import Search, Victim, token_embeddings
-from eraseflow.vocabulary import ordinary_tokens, prefixed_ids
+from eraseflow.victim import Search, Victim, encoder_input
+from eraseflow.vocabulary import written_tokens
 
 
 class Settings(Block):
@@ -37,53 +41,63 @@ def to_simplex(rows: Tensor) -> Tensor:
     return (rows - excess.gather(-1, support - 1) / support).clamp(min=0)
 
 
-def denoising_loss(pipeline, prompts: list[str], choice: Tensor, soft: Tensor, noisy: Tensor, t: int, noise: Tensor):
-    """Mean squared noise error (n,) of the edited model under prefixed prompts.
+def draw(chances: Tensor, uniform: Tensor) -> Tensor:
+    """One index (...) for each distribution of (..., v), by its cumulative sum and a uniform number (...) below 1."""
+    sums = chances.cumsum(-1)
+    found = torch.searchsorted(sums, (uniform * sums[..., -1])[..., None], right=True)[..., 0]
+    return found.clamp(max=chances.shape[-1] - 1)
 
-    choice (n, k): token ids; soft (n, k, width): their embeddings, carrying the gradient; noisy, noise (n, c, h, w).
+
+def gradient(
+    victim: Victim,
+    rows: list[int],
+    choice: Tensor,
+    table: Tensor,
+    drawn: Tensor,
+    noisy: Tensor,
+    t: Tensor,
+    noise: Tensor,
+) -> Tensor:
+    """The gradient (n, k, v) of each row's loss, the mean squared noise error, with respect to its distributions.
+
+    table (v, width): the vocabulary's embeddings; drawn (n, k): the sampled rows of it; choice: their token ids.
     """
-    encoder = pipeline.text_encoder
-    ids = prefixed_ids(pipeline.tokenizer, prompts, choice)
-    embeddings = encoder.get_input_embeddings()(ids)
-    embeddings = torch.cat([embeddings[:, :1], soft.to(embeddings), embeddings[:, 1 + soft.shape[1] :]], dim=1)
-    with token_embeddings(encoder, embeddings):
-        hidden = encoder(ids)[0]
-    timesteps = torch.full((len(noisy),), t, device=noisy.device)
-    predicted = pipeline.unet(noisy.to(hidden.dtype), timesteps, hidden).sample
-    return (predicted.to(noise.dtype) - noise).square().flatten(1).mean(1)
+    soft = table[drawn].requires_grad_(True)
+    encoder = victim.pipeline.text_encoder
+    ids, embeddings = encoder_input(victim.pipeline.tokenizer, encoder, victim.texts(rows), soft, choice)
+    predicted = victim.predict(rows, noisy, t, victim.encode(rows, ids, embeddings)[0])
+    # Summed over the picture and divided afterwards, or half precision underflows.
+    (slope,) = torch.autograd.grad((predicted - noise).square().sum(), soft)
+    return slope / noise[0].numel() @ table.T
 
 
 def attack(victim: Victim, settings: Settings, seed: int) -> Search:
-    """Learn a prefix for every prompt still open, all in one batch; a judged round after each timestep."""
-    pipeline, device = victim.pipeline, victim.originals.device
-    tokens = torch.tensor(ordinary_tokens(pipeline.tokenizer), device=device)
+    """Learn a prefix for every prompt still open; a judged round after each timestep."""
+    pipeline, device = victim.pipeline, victim.device
+    tokens = torch.tensor(written_tokens(pipeline.tokenizer), device=device)
     table = pipeline.text_encoder.get_input_embeddings().weight.detach()[tokens].float()
-    alphas = pipeline.scheduler.alphas_cumprod.to(device)
-    for part in (pipeline.unet, pipeline.text_encoder):
-        part.requires_grad_(False)
+    timesteps = pipeline.scheduler.config.num_train_timesteps
+    for row in victim.open:
+        start = torch.full((settings.prefix_tokens, len(tokens)), 1 / len(tokens), device=device)
+        victim.memory.setdefault(row, {"chances": start, "moments": {}})
 
-    shape = (len(victim.prompts), settings.prefix_tokens, len(tokens))
-    chances = torch.full(shape, 1 / len(tokens), device=device, requires_grad=True)
-    optimiser = torch.optim.Adam([chances], lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    rngs = [torch.Generator().manual_seed(int(victim.rng(row, seed).integers(2**62))) for row in range(shape[0])]
-    for step in range(settings.rounds):
-        t = int((step + 0.5) * len(alphas) / settings.rounds)
-        rows = list(victim.open)
-        prompts, clean = list(victim.prompts.prompt[rows]), victim.originals[rows]
-        for _ in range(settings.iterations):
-            noise = torch.stack([torch.randn(clean.shape[1:], generator=rngs[row]) for row in rows]).to(clean)
-            drawn = torch.stack(
-                [torch.multinomial(chances[row].detach().cpu(), 1, generator=rngs[row])[:, 0] for row in rows]
-            ).to(device)
-            slope = chances[rows] @ table
-            soft = table[drawn] + slope - slope.detach()  # the token's embedding forward, the distribution backward
-            noisy = alphas[t].sqrt() * clean + (1 - alphas[t]).sqrt() * noise
-            loss = denoising_loss(pipeline, prompts, tokens[drawn], soft, noisy, t, noise)
-            elements = noise[0].numel()  # the loss is a mean over these: undone, or half precision underflows
-            (gradient,) = torch.autograd.grad(loss.sum() * elements, chances)
-            chances.grad = gradient / elements
-            optimiser.step()
-            with torch.no_grad():
-                chances[rows] = to_simplex(chances[rows])
-        likeliest = tokens[chances.detach()[rows].argmax(-1)]
-        yield dict(zip(rows, likeliest.tolist(), strict=True))
+    for step in victim.rounds(settings.rounds):
+        for rows in victim.parts():
+            chances = [victim.memory[row]["chances"] for row in rows]
+            optimiser = torch.optim.Adam(chances, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+            for row, weight in zip(rows, chances, strict=True):
+                optimiser.state[weight] = victim.memory[row]["moments"]
+            rngs = [victim.generator(row, seed, step) for row in rows]
+            t = torch.full((len(rows),), int((step + 0.5) * timesteps / settings.rounds), device=device)
+            for _ in range(settings.iterations):
+                noisy, noise = victim.noised(rows, t, rngs)
+                uniform = torch.stack([torch.rand(settings.prefix_tokens, generator=rng) for rng in rngs]).to(table)
+                drawn = draw(torch.stack(chances), uniform)
+                slopes = gradient(victim, rows, tokens[drawn], table, drawn, noisy, t, noise)
+                for weight, slope in zip(chances, slopes, strict=True):
+                    weight.grad = slope
+                optimiser.step()
+                for weight, projected in zip(chances, to_simplex(torch.stack(chances)), strict=True):
+                    weight.copy_(projected)
+        likeliest = {row: tokens[victim.memory[row]["chances"].argmax(-1)].tolist() for row in victim.open}
+        yield {row: victim.with_prefix(row, prefix) for row, prefix in likeliest.items()}

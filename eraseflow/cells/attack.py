@@ -1,18 +1,18 @@
 """Attack one erasure."""
 
 import json
-import time
 from pathlib import Path
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from eraseflow import prompts, sampling, verdict, victim
+from eraseflow import prompts, rounds, sampling, verdict
 from eraseflow.cells import DEVICE, PRECISION, batch, flags, module, setting
 from eraseflow.edits import Edit
 from eraseflow.params import Params, SamplingSettings
-from eraseflow.shards import fingerprint, forget, in_shards, write_parquet
+from eraseflow.shards import WORK, fingerprint, forget, write_parquet
+from eraseflow.victim import PASSES, Victim
 
 JUDGES = Path("models/judges")
 COLUMNS = ["prompt_id", "prompt", "seed", "guidance", "attackable"]
@@ -33,38 +33,42 @@ def attack(params: Params, concept: str, prompts_csv: Path, edit: Path, attack: 
         edit, testbed.model, Path(testbed.model), JUDGES, table, testbed.sampling, PRECISION, size,
         entry.judge, rule, *material, testbed.safety_judge, settings, seed,
     )  # fmt: skip
-    started = time.perf_counter()
-    pipeline = world.load_pipeline(testbed.model, DEVICE)
-    originals = encode(pipeline, table, testbed.sampling, size)
-    pipeline = Edit.load(edit).apply(pipeline)
+    original = world.load_pipeline(testbed.model, DEVICE)
+    originals = encode(original, table, testbed.sampling, size)
     judge, flag = module("judges", entry.judge.name).load(DEVICE, entry), flags.load(testbed, entry)
+    victim = Victim(
+        pipeline=Edit.load(edit).apply(world.load_pipeline(testbed.model, DEVICE)),
+        original=original,
+        concept=entry,
+        prompts=table,
+        originals=originals,
+        judge=lambda pictures: pd.concat([judge(pictures), flag(pictures)], axis=1),
+        seen=lambda scores: verdict.seen(scores, rule),
+        sampling=testbed.sampling,
+        batch_size=size,
+    )
+    results = rounds.run(victim, module("attacks", attack).attack, settings, seed, WORK / name)
+    write_parquet(results, out)
+    out.with_suffix(".json").write_text(json.dumps(costs(results), indent=1) + "\n")
+    forget(name)
 
-    def search(part: slice) -> pd.DataFrame:
-        rows = table.iloc[part].reset_index(drop=True)
-        target = victim.Victim(
-            pipeline=pipeline,
-            prompts=rows,
-            originals=originals[part],
-            judge=lambda pictures: pd.concat([judge(pictures), flag(pictures)], axis=1),
-            seen=lambda scores: verdict.seen(scores, rule),
-            sampling=testbed.sampling,
-            batch_size=size,
-        )
-        return victim.run(target, module("attacks", attack).attack, settings, seed)
 
-    results = in_shards(name, len(table), size, search)
-    seconds = time.perf_counter() - started
-    attacked = int((~results.pre_success).sum())
-    per_prompt = seconds / attacked if attacked else None
-    costs = {
+def costs(results: pd.DataFrame) -> dict:
+    """What an attack took in all, without the loading of models.
+
+    seconds, and by attacked prompt seconds_per_prompt (None where none had to be attacked); images and PASSES of the
+    attacked prompts, their un-attacked picture included; attacked, how many they are; blocked adversarial texts.
+    """
+    attacked = results[~results.pre_success]
+    seconds = float(results.seconds.max())
+    return {
         "seconds": round(seconds, 2),
-        "seconds_per_prompt": per_prompt and round(per_prompt, 3),
-        "attacked": attacked,
+        "seconds_per_prompt": round(seconds / len(attacked), 3) if len(attacked) else None,
+        "attacked": len(attacked),
+        "images": int(attacked.images.sum()),
+        **{name: round(attacked[name].sum()) for name in PASSES},
         "blocked": int(results.blocked.sum()),
     }
-    write_parquet(results, out)
-    out.with_suffix(".json").write_text(json.dumps(costs, indent=1) + "\n")
-    forget(name)
 
 
 @torch.no_grad()

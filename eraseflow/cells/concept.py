@@ -25,7 +25,7 @@ def concept(params: Params, concept: str, out: Path) -> None:
     table, counts = prompts.resolve(entry, testbed, params.table.seed, tokenizer)
     out.mkdir(parents=True, exist_ok=True)
     table.to_csv(out / "prompts.csv", index=False, lineterminator="\n")
-    words = {"pairs": entry.pairs, "preserve": entry.preserve}
+    words = {"kind": entry.kind, "pairs": entry.pairs, "preserve": entry.preserve}
     for name, content in {"counts": counts, "words": words, "judges": judges(entry, testbed)}.items():
         (out / f"{name}.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     print(f"{concept}: {said(counts)}")

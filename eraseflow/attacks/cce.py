@@ -1,0 +1,75 @@
+"""CCE: Circumventing Concept Erasure Methods (Pham et al., ICLR 2024, arXiv 2308.01508): textual inversion.
+
+A new token's embedding is learned on the edited model from pictures of the concept, here those that the original model
+made of the prompts:
+
+    min_v E || eps_edited(x_t, v + prompt) - eps ||^2
+
+and judged before each prompt. It is one embedding for all prompts, so its cost is shared by those still open. It is no
+text: what is published is the embedding, which `StableDiffusionPipeline.load_textual_inversion` reads.
+
+Unlike the authors' program: the pictures' captions in training are their prompts with the placeholder before them
+(theirs: a photo of the placeholder), as it is judged; and several embeddings may stand for the placeholder.
+"""
+
+import numpy as np
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from eraseflow.params import Block
+from eraseflow.victim import PLACEHOLDER, Attempt, Search, Victim, encoder_input
+
+
+class Settings(Block):
+    vectors: PositiveInt
+    rounds: PositiveInt
+    iterations: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: float = Field(gt=0)
+
+
+def attack(victim: Victim, settings: Settings, seed: int) -> Search:
+    """Learn one embedding of the concept; it is judged before each open prompt after every `iterations`."""
+    if not victim.shared:
+        victim.shared |= {"embedding": start(victim, settings.vectors), "moments": {}}
+    embedding = victim.shared["embedding"].requires_grad_(True)
+    optimiser = torch.optim.AdamW([embedding], lr=settings.learning_rate)
+    optimiser.state[embedding] = victim.shared["moments"]
+    for step in victim.rounds(settings.rounds):
+        rng = np.random.default_rng((seed, step))
+        for _ in range(settings.iterations):
+            chosen = rng.integers(len(victim.prompts), size=settings.batch_size)
+            rngs = [torch.Generator().manual_seed(int(one)) for one in rng.integers(2**62, size=settings.batch_size)]
+            optimiser.zero_grad()
+            for first in range(0, settings.batch_size, victim.batch_size):
+                part = slice(first, first + victim.batch_size)
+                gradient(victim, embedding, chosen[part].tolist(), rngs[part], settings.batch_size)
+            optimiser.step()
+        learned = embedding.detach().clone()
+        yield {row: Attempt(f"{PLACEHOLDER} {text}", embedding=learned) for row, text in of_open(victim)}
+
+
+def start(victim: Victim, vectors: int) -> Tensor:
+    """The mean embedding of the anchor's tokens, or of all where it has none (vectors, width), float32."""
+    words = victim.pipeline.tokenizer(victim.concept.anchor, add_special_tokens=False).input_ids
+    table = victim.pipeline.text_encoder.get_input_embeddings().weight.detach().float()
+    return (table[words] if words else table).mean(0).repeat(vectors, 1)
+
+
+def gradient(victim: Victim, embedding: Tensor, rows: list[int], rngs: list[torch.Generator], count: int) -> None:
+    """Add the mean squared noise error's gradient of these rows, out of `count`, to that of the embedding."""
+    total = victim.pipeline.scheduler.config.num_train_timesteps
+    t = torch.cat([torch.randint(total, (1,), generator=rng) for rng in rngs]).to(victim.device)
+    noisy, noise = victim.noised(rows, t, rngs)
+    soft = embedding.expand(len(rows), -1, -1)
+    ids, embeddings = encoder_input(victim.pipeline.tokenizer, victim.pipeline.text_encoder, victim.texts(rows), soft)
+    predicted = victim.predict(None, noisy, t, victim.encode(None, ids, embeddings)[0])
+    # Summed over the pictures and divided afterwards, or half precision underflows.
+    (slope,) = torch.autograd.grad((predicted - noise).square().sum(), embedding)
+    slope = slope / (count * noise[0].numel())
+    embedding.grad = slope if embedding.grad is None else embedding.grad + slope
+
+
+def of_open(victim: Victim) -> list[tuple[int, str]]:
+    return list(zip(victim.open, victim.texts(victim.open), strict=True))

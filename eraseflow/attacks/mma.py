@@ -1,0 +1,102 @@
+"""MMA: MMA-Diffusion, MultiModal Attack on Diffusion Models (Yang et al., CVPR 2024, arXiv 2311.17516), batched.
+
+Of its two attacks the one on text. The text encoder alone is attacked: tokens whose pooled output has the highest
+cosine with that of the prompt, none of them with a banned word. The search is greedy coordinate gradient (Zou et al.
+2023): the gradient of the cosine with respect to each token proposes `top_k` others at each place, of which random
+ones are tried, one place changed in each candidate, and the best becomes the next prompt.
+
+Banned are the words of the concept's targets, alone or within a longer word, so that the prompt passes a filter of
+them; prompts to imitate are the concept's own. The wish is of the unedited encoder, the search reads with the edited
+one; where an edit leaves the text encoder alone, as most do, that is the published attack. Unlike the authors' program:
+all prompts in common batches, the best prompt so far is judged several times on the way, and tokens are such that
+survive being written.
+"""
+
+import re
+
+import numpy as np
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from eraseflow.params import Block, Concept
+from eraseflow.victim import Search, Victim, encoder_input
+from eraseflow.vocabulary import prefixed_ids, written_tokens
+
+
+class Settings(Block):
+    tokens: PositiveInt
+    rounds: PositiveInt
+    steps: PositiveInt
+    candidates: PositiveInt
+    top_k: PositiveInt
+
+
+def banned(concept: Concept) -> re.Pattern:
+    """Finds the words of the targets; a word of three letters or fewer only where it stands alone."""
+    words = {word for target in (concept.target, *concept.also) for word in re.findall(r"\w+", target.lower())}
+    return re.compile("|".join(re.escape(word) if len(word) > 3 else rf"\b{re.escape(word)}\b" for word in words))
+
+
+def attack(victim: Victim, settings: Settings, seed: int) -> Search:
+    """Change a token at a time of every open row's prompt; the best so far is judged after each `steps`."""
+    tokenizer, forbidden = victim.pipeline.tokenizer, banned(victim.concept)
+    allowed = [token for token in written_tokens(tokenizer) if not forbidden.search(tokenizer.decode([token]).lower())]
+    tokens = torch.tensor(allowed, device=victim.device)
+    if not victim.memory:
+        begin(victim, settings, seed, len(tokens))
+    for step in victim.rounds(settings.rounds):
+        for rows in victim.parts():
+            rngs = [victim.rng(row, seed, step) for row in rows]
+            for _ in range(settings.steps):
+                improve(victim, settings, rows, tokens, rngs)
+        yield {row: victim.as_text(tokens[victim.memory[row]["best"]].tolist()) for row in victim.open}
+
+
+def begin(victim: Victim, settings: Settings, seed: int, vocabulary: int) -> None:
+    """Give every open row the pooled output to imitate and random tokens to start from."""
+    tokenizer, rows = victim.pipeline.tokenizer, list(victim.open)
+    ids = tokenizer(victim.texts(rows), padding="max_length", truncation=True, return_tensors="pt").input_ids
+    wishes = victim.read(rows, ids.to(victim.device), pooled=True, original=True).float()
+    length = min(settings.tokens, tokenizer.model_max_length - 2)
+    for row, wish in zip(rows, wishes, strict=True):
+        start = torch.from_numpy(victim.rng(row, seed).integers(vocabulary, size=length)).to(victim.device)
+        victim.memory[row] = {"wish": wish, "now": start, "best": start, "cosine": torch.tensor(-1.0)}
+
+
+def improve(victim: Victim, settings: Settings, rows: list[int], tokens: Tensor, rngs: list) -> None:
+    """One step of a batch of rows, whose memory it changes."""
+    now = torch.stack([victim.memory[row]["now"] for row in rows])
+    wish = torch.stack([victim.memory[row]["wish"] for row in rows])
+    proposed = slopes(victim, rows, tokens, now, wish).topk(min(settings.top_k, len(tokens)), dim=-1).indices
+    tried = torch.stack([changed(*one, settings.candidates) for one in zip(now, proposed, rngs, strict=True)])
+    owners = [row for row in rows for _ in range(settings.candidates)]
+    ids = prefixed_ids(victim.pipeline.tokenizer, [""] * len(owners), tokens[tried.flatten(0, 1)])
+    pooled = victim.read(owners, ids, pooled=True).float().view(*tried.shape[:2], -1)
+    cosines, best = cosine_similarity(pooled, wish[:, None], dim=-1).max(dim=1)
+    for row, some, at, cosine in zip(rows, tried, best.tolist(), cosines.cpu(), strict=True):
+        memory = victim.memory[row]
+        memory["now"] = some[at].clone()
+        if cosine > memory["cosine"]:
+            memory |= {"best": memory["now"], "cosine": cosine.clone()}
+
+
+def slopes(victim: Victim, rows: list[int], tokens: Tensor, now: Tensor, wish: Tensor) -> Tensor:
+    """The gradient (n, k, v) of each row's cosine with respect to one-hot rows of its tokens, indices (n, k)."""
+    encoder = victim.pipeline.text_encoder
+    table = encoder.get_input_embeddings().weight.detach()[tokens].float()
+    soft = table[now].requires_grad_(True)
+    ids, embeddings = encoder_input(victim.pipeline.tokenizer, encoder, [""] * len(rows), soft, tokens[now])
+    pooled = victim.encode(rows, ids, embeddings)[1].float()
+    (slope,) = torch.autograd.grad(cosine_similarity(pooled, wish, dim=-1).sum(), soft)
+    return slope @ table.T
+
+
+def changed(now: Tensor, proposed: Tensor, rng: np.random.Generator, count: int) -> Tensor:
+    """Candidates (count, k): the tokens (k,) with one place each changed to one of its proposed (k, top_k)."""
+    places = torch.from_numpy(rng.integers(len(now), size=count)).to(now.device)
+    choices = torch.from_numpy(rng.integers(proposed.shape[1], size=count)).to(now.device)
+    found = now.repeat(count, 1)
+    found[torch.arange(count, device=now.device), places] = proposed[places, choices]
+    return found

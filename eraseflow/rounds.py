@@ -1,0 +1,139 @@
+"""An attack round by round: what it tries is drawn and judged; a killed one goes on after its last whole round."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from eraseflow import images
+from eraseflow.safety import blocked
+from eraseflow.victim import PASSES, Attempt, Search, Victim
+
+STATE = "state.pt"
+
+
+def run(
+    victim: Victim, attack: Callable[..., Search], settings: Any, seed: int, work: Path | None = None
+) -> pd.DataFrame:
+    """Attack every prompt that does not succeed on its own; one row a prompt, in order, with the prompt's own columns.
+
+    With `work`, a folder, every round is saved there and one that was killed goes on from it, to the same result.
+
+    pre_success: the concept is seen un-attacked. success: it is seen, un-attacked or attacked. step: the judged round
+    of the success, 0 un-attacked, -1 never. What it took up to the success, or to the end: images (judged ones), the
+    PASSES (samples through U-Net and text encoder, those of judged pictures too), and seconds since the attack on all
+    prompts began. blocked: adversarial texts that the safety gate did not let be drawn, none of them a success.
+    Of the last picture drawn: adversarial_prompt, adversarial_tokens, adversarial_seed, png, the judge's raw scores,
+    and, for attacks that learn one, adversarial_embedding (k lists of the width).
+    Raises: SystemExit where the gate blocks a prompt itself.
+    """
+    stopped = victim.prompts.prompt_id[[bool(blocked(prompt)) for prompt in victim.prompts.prompt]]
+    if len(stopped):
+        raise SystemExit(f"the safety gate blocks {', '.join(stopped)}; make the concept's prompts.csv anew")
+    journal = Journal(victim, work)
+    rows = range(len(victim.prompts))
+    if not journal.resume():
+        victim.open = list(rows)
+        journal.record({row: Attempt(victim.prompts.prompt[row]) for row in rows})
+    with tqdm(total=len(rows), initial=len(rows) - len(victim.open), desc="attack", unit="prompt") as bar:
+        for tried in attack(victim, settings, seed) if victim.open else ():
+            before = len(victim.open)
+            victim.round += 1
+            journal.record(tried)
+            bar.update(before - len(victim.open))
+            bar.set_postfix(round=victim.round, refresh=False)
+            if not victim.open:
+                break
+    return pd.concat([victim.prompts, pd.DataFrame([journal.results[row] for row in rows])], axis=1)
+
+
+class Journal:
+    """What came of each row so far, and its copy on disk."""
+
+    def __init__(self, victim: Victim, work: Path | None) -> None:
+        self.victim, self.file = victim, work and work / STATE
+        self.results: dict[int, dict[str, Any]] = {}
+        self.refused = [0] * len(victim.prompts)
+        self.drawn = [0] * len(victim.prompts)
+        self.started = time.perf_counter()
+
+    def record(self, tried: dict[int, Attempt]) -> None:
+        """Draw and judge a round, take out the rows that succeed, and save all that a later process needs."""
+        victim = self.victim
+        attempts = {row: attempt for row, attempt in tried.items() if not blocked(attempt.text)}
+        for row in tried:
+            self.refused[row] += row not in attempts
+            self.drawn[row] += row in attempts
+        if attempts:
+            pictures, scores, seen = victim.try_out(attempts)
+            for at, (row, attempt) in enumerate(attempts.items()):
+                self.results[row] = {
+                    "pre_success": bool(victim.round == 0 and seen[at]),
+                    "success": bool(seen[at]),
+                    "step": victim.round if seen[at] else -1,
+                    **self._published(row, attempt),
+                    "png": images.to_png(pictures[at]),
+                    **{str(label): scores[label].iloc[at].item() for label in scores},
+                }
+        for row in tried:
+            self.results[row] |= self._costs(row)
+        victim.open = [row for row in victim.open if not self.results[row]["success"]]
+        victim.memory = {row: kept for row, kept in victim.memory.items() if row in victim.open}
+        self._save()
+
+    def _published(self, row: int, attempt: Attempt) -> dict[str, Any]:
+        own = int(self.victim.prompts.seed[row])
+        learned = attempt.embedding
+        return {
+            "adversarial_prompt": attempt.text,
+            "adversarial_tokens": attempt.tokens,
+            "adversarial_seed": own if attempt.seed is None else attempt.seed,
+            **({} if learned is None else {"adversarial_embedding": learned.float().tolist()}),
+        }
+
+    def _costs(self, row: int) -> dict[str, Any]:
+        return {
+            "images": self.drawn[row],
+            "blocked": self.refused[row],
+            **dict(zip(PASSES, self.victim.passes[row].tolist(), strict=True)),
+            "seconds": time.perf_counter() - self.started,
+        }
+
+    def _save(self) -> None:
+        """Whole or not at all."""
+        if self.file is None:
+            return
+        victim = self.victim
+        state = {
+            "round": victim.round,
+            "open": victim.open,
+            "memory": victim.memory,
+            "shared": victim.shared,
+            "passes": victim.passes.tolist(),
+            "results": self.results,
+            "refused": self.refused,
+            "drawn": self.drawn,
+            "seconds": time.perf_counter() - self.started,
+        }
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self.file.with_suffix(".part")
+        torch.save(state, unfinished)
+        unfinished.replace(self.file)
+
+    def resume(self) -> bool:
+        """Go on from the saved round, if there is one; seconds are counted on, those between the processes not."""
+        if self.file is None or not self.file.exists():
+            return False
+        state = torch.load(self.file, map_location=self.victim.device, weights_only=True)
+        victim = self.victim
+        victim.round, victim.open, victim.memory, victim.shared = (
+            state[name] for name in ("round", "open", "memory", "shared")
+        )
+        victim.passes[:] = state["passes"]
+        self.results, self.refused, self.drawn = state["results"], state["refused"], state["drawn"]
+        self.started -= state["seconds"]
+        return True
