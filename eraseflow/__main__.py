@@ -25,11 +25,21 @@ def main() -> int | None:
     for name, what in TRANSFER.items():
         replay.add_argument(f"--{name}", required=True, help=what)
     replay.add_argument("--out", type=Path, help="a parquet with a row a prompt: verdict, picture, raw scores")
+    export = commands.add_parser("export", help="write a cell's edited model as a diffusers pipeline with a model card")
+    export.add_argument("--concept", required=True, help="as params.yaml names it")
+    export.add_argument("--method", required=True, help="as params.yaml names it")
+    export.add_argument("folder", type=Path, metavar="DIR", help="a new folder")
     arguments, others = parser.parse_known_args()
     if others and arguments.command != "repro":
         parser.error(f"unrecognized arguments: {' '.join(others)}")
 
     everything = params.load()
+    if arguments.command == "export":
+        from eraseflow.export import export as write  # the others start faster without it
+
+        write(everything, arguments.concept, arguments.method, arguments.folder)
+        print(f"{arguments.folder}: {arguments.concept} erased with {arguments.method}")
+        return None
     ready(everything)
     table = everything.table
     if arguments.command == "repro":

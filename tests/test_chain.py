@@ -18,6 +18,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+ENVIRONMENT |= {"ERASEFLOW_DEVICE": "cpu"}
 
 pytestmark = pytest.mark.slow
 
@@ -53,16 +54,21 @@ def shorten(raw: dict) -> None:
         concept["kept"]["count"] = 6
 
 
-@pytest.fixture(scope="module")
-def chain(tmp_path_factory) -> Path:
-    """A clone of the working tree in which the miniature table has been made once."""
-    folder = tmp_path_factory.mktemp("clone")
+def clone(folder: Path) -> Path:
+    """Copy the working tree, without what git ignores."""
     listed = call(ROOT, "git", "ls-files", "-co", "--exclude-standard", "-z").stdout.split("\0")
     for name in filter(None, listed):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     call(folder, "git", "init", "-q")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory) -> Path:
+    """A clone in which the miniature table has been made once."""
+    folder = clone(tmp_path_factory.mktemp("clone"))
     for prompts in (folder / "prompts" / "emoji").glob("*.csv"):
         if prompts.stem != "kept":
             prompts.write_text("\n".join(prompts.read_text().splitlines()[:4]) + "\n")

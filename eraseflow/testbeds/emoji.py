@@ -13,6 +13,13 @@ from eraseflow.emoji import pictures
 from eraseflow.params import Testbed
 
 BATCH = 48  # pictures drawn at once
+# What an edited model is shared under: its name on the Hub, and what to say.
+LICENCE = (
+    "cc-by-sa-4.0",
+    "CC BY-SA 4.0. The base model is trained on emoji by Twemoji (CC BY 4.0, copyright Twitter, Inc. and other "
+    "contributors), OpenMoji (CC BY-SA 4.0, the open-source emoji and icon project) and Fluent Emoji (MIT, copyright "
+    "Microsoft Corporation); whether a model derives from its pictures is not settled, so it is treated as if it did.",
+)
 PICTURES = Path("data/emoji/pictures.parquet")
 
 

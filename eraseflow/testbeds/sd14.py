@@ -19,6 +19,13 @@ from eraseflow.params import Testbed
 
 MODEL = "CompVis/stable-diffusion-v1-4@133a221b8aa7292a167afc5127cb63fb5005638b"  # as params.yaml names it
 BATCH = 8  # pictures drawn at once; an attack, which needs gradients, then stays below 24 GB
+# What an edited model is shared under: its name on the Hub, and what to say.
+LICENCE = (
+    "creativeml-openrail-m",
+    "CreativeML OpenRAIL-M, the licence of Stable Diffusion 1.4 (https://huggingface.co/spaces/CompVis/"
+    "stable-diffusion-license), whose use-based restrictions (its attachment A) hold for this model too and must be "
+    "passed on with it.",
+)
 WEIGHTS = [
     "text_encoder/model.safetensors",
     "unet/diffusion_pytorch_model.safetensors",
@@ -47,7 +54,8 @@ def load_pipeline(model: str, device: str) -> StableDiffusionPipeline:
         requires_safety_checker=False,
         local_files_only=True,
     )
-    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    # Latents know no bounds: where the model's own config says nothing, DDIM would cut them to -1..1.
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
     pipeline.unet.to(memory_format=torch.channels_last)
     pipeline.vae.to(memory_format=torch.channels_last)
     pipeline.vae.enable_slicing()  # at 512 pixels a whole batch of decoded pictures takes more memory than the U-Net

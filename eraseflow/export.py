@@ -1,0 +1,51 @@
+"""One cell's edit as a whole diffusers pipeline with a model card, for `StableDiffusionPipeline.from_pretrained`."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from eraseflow.mistakes import nearest
+from eraseflow.params import Params
+
+CELLS, CONCEPTS = Path("data/cells"), Path("data/concepts")
+
+
+def check(params: Params, concept: str, method: str, folder: Path) -> None:
+    """Raises: SystemExit with one line where a name is unknown, the cell is untrained or the folder is taken."""
+    for name, known, what in ((concept, params.concepts, "concept"), (method, params.methods, "method")):
+        if name not in known:
+            raise SystemExit(f"params.yaml has no {what} {name!r}{nearest(name, known)}")
+    testbed = params.concepts[concept].testbed
+    if testbed not in params.methods[method]:
+        raise SystemExit(f"params.yaml: methods.{method}: has no block for testbed {testbed!r}, that of {concept}")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SystemExit(f"{folder}: is there already and not empty; name a new folder")
+    edit = CELLS / concept / method / "edit"
+    if not (edit / "edit.json").is_file():
+        where = f"`dvc repro train@{concept}-{method}`, with both names in params.yaml's table"
+        raise SystemExit(f"{edit}: is not there, since this cell is not trained; {where}, trains it")
+
+
+def export(params: Params, concept: str, method: str, folder: Path) -> None:
+    """Write the edited pipeline and README.md into `folder`, whole or not at all.
+
+    In full precision, with the solver that the pictures were measured with; without safety checker.
+    Raises: SystemExit, see `check`.
+    """
+    check(params, concept, method, folder)
+    os.environ["ERASEFLOW_DEVICE"], os.environ["ERASEFLOW_PRECISION"] = "cpu", "fp32"  # read when `cells` is imported
+    from eraseflow import model_card
+    from eraseflow.cells import setting
+    from eraseflow.edits import Edit
+    from eraseflow.sampling import SOLVERS
+
+    _, testbed, world = setting(params, concept)
+    pipeline = world.load_pipeline(testbed.model, "cpu")
+    pipeline.scheduler = SOLVERS[testbed.sampling.solver].from_config(pipeline.scheduler.config)
+    card = model_card.card(params, concept, method, CELLS, CONCEPTS)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as unfinished:
+        made = Path(unfinished) / folder.name
+        Edit.load(CELLS / concept / method / "edit").export(pipeline, made)
+        (made / "README.md").write_text(card, encoding="utf-8")
+        made.rename(folder)
