@@ -16,8 +16,8 @@ def check(params: Params, concept: str, method: str, folder: Path) -> None:
         if name not in known:
             raise SystemExit(f"params.yaml has no {what} {name!r}{nearest(name, known)}")
     testbed = params.concepts[concept].testbed
-    if testbed not in params.methods[method]:
-        raise SystemExit(f"params.yaml: methods.{method}: has no block for testbed {testbed!r}, that of {concept}")
+    if lacking := params.lacking(method, testbed):
+        raise SystemExit(f"params.yaml: methods.{lacking[0]}: has no block for testbed {testbed!r}, that of {concept}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise SystemExit(f"{folder}: is there already and not empty; name a new folder")
     edit = CELLS / concept / method / "edit"
