@@ -41,7 +41,9 @@ def measure(everything: params.Params, concept: str, method: str, change: dict, 
     entry, testbed, world = setting(everything, concept)
     settings = everything.settings("methods", method, entry.testbed, entry.kind)
     settings = type(settings).model_validate(settings.model_dump() | change)
-    edit = module("methods", method).erase(world.load_pipeline(testbed.model, DEVICE), entry, settings, seed)
+    edit = module("methods", everything.module(method)).erase(
+        world.load_pipeline(testbed.model, DEVICE), entry, settings, seed
+    )
     pipeline = edit.apply(world.load_pipeline(testbed.model, DEVICE))
     judge = module("judges", entry.judge.name).load(DEVICE, entry)
     table, _ = prompts.resolve(entry, testbed, 0, pipeline.tokenizer)

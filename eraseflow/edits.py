@@ -97,7 +97,7 @@ class Edit:
             if part.kind == "sampler":
                 part.save(folder / SAMPLER_FOLDER)
                 what = f"plain diffusers draws without {part.sampler['method']}, which works at sampling time"
-                warnings.warn(f"{folder}: {what}; it is in {SAMPLER_FOLDER}/", stacklevel=2)
+                warnings.warn(f"{what} and lies beside this pipeline, in {SAMPLER_FOLDER}/", stacklevel=2)
 
     def leaves(self) -> list["Edit"]:
         """The edit itself, or the parts of its parts."""
