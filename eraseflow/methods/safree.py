@@ -1,8 +1,8 @@
 """SAFREE: training-free guard of the prompt and of the latents (Yoon et al., ICLR 2025). No weight changes.
 
-The concept's targets, pooled by the text encoder, span a toxic subspace C. Each token of a prompt is masked in turn; it
-is a trigger where the rest of the prompt, pooled, lies farther from C than with the others masked. Triggers are
-projected into the span I of these pooled rests and out of C:
+The concept's targets, pooled by the text encoder, span a toxic subspace C; a target that has contexts counts by its
+mean in them. Each token of a prompt is masked in turn; it is a trigger where the rest of the prompt, pooled, lies
+farther from C than with the others masked. Triggers are projected into the span I of these rests and out of C:
 
     d_i = |(I - P_C) p_i|, trigger where d_i > (1 + alpha) mean of the other d_j,    p' = (I - P_C) P_I p
 
@@ -13,7 +13,7 @@ The more that changes the prompt, the longer p' is used in its place (self-valid
 cos being of the tokens' states, start, end and padding apart. In these steps the U-Net's skip connections are
 re-attended: where a low frequency is stronger under p' than under p, it is multiplied by s < 1, in the decoder's blocks
 from the coarsest on. There p is a third row of the same batch, only for the prompts that have triggers; afterwards, and
-for other prompts, p' and p are the same, so that nothing is added.
+for other prompts, p' and p are the same, so that nothing is added. `reattended_steps` bounds what that costs.
 
 Unlike the authors' program: the sigmoid of the paper, which that program shifts and steepens; a prompt of one token is
 compared with the whole; `padding` lets end and padding states be projected with the triggers, because in the emoji
@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
@@ -43,6 +43,7 @@ class Settings(Block):
     gamma: float = Field(gt=0)
     padding: bool
     skip_scales: list[float] = Field(min_length=1)
+    reattended_steps: PositiveInt
 
 
 def projector(vectors: Tensor) -> Tensor:
@@ -99,13 +100,14 @@ def reattention(unet, rows: Tensor, prompts: Tensor, scales: list[float]) -> Ite
 
 @dataclass(frozen=True)
 class Sampler(sampling.Sampler):
-    """targets: what spans the toxic subspace. The rest as in Settings."""
+    """targets: what spans the toxic subspace, each in its contexts. The rest as in Settings."""
 
-    targets: list[str]
+    targets: list[list[str]]
     alpha: float
     gamma: float
     padding: bool
     skip_scales: list[float]
+    reattended_steps: int
 
     @torch.no_grad()
     def read(self, pipeline, ids: Tensor, embeddings: Tensor | None = None) -> sampling.Condition:
@@ -125,7 +127,8 @@ class Sampler(sampling.Sampler):
         if len(row):
             rest[row, place] = sampling.encode(encoder, masked_ids, masked_embeddings)[1].float()
 
-        toxic = sampling.encode(encoder, sampling.token_ids(pipeline, self.targets))[1].float()
+        sentences = [sampling.token_ids(pipeline, contexts) for contexts in self.targets]
+        toxic = torch.stack([sampling.encode(encoder, of)[1].float().mean(0) for of in sentences])
         out_of_toxic = torch.eye(toxic.shape[1], device=ids.device) - projector(toxic)
         found = triggers(
             (rest @ out_of_toxic).norm(dim=-1), real, (pooled.float() @ out_of_toxic).norm(dim=-1), self.alpha
@@ -143,11 +146,12 @@ class Sampler(sampling.Sampler):
         hidden, safe, steps = (condition[name] for name in ("hidden", "safe", "steps"))
 
         def predict(step: int, t: Tensor, latents: Tensor) -> Tensor:
-            [active] = (steps > step).nonzero(as_tuple=True)
+            filtered = torch.where((steps > step)[:, None, None], safe, hidden)
+            [active] = ((steps > step) & (step < self.reattended_steps)).nonzero(as_tuple=True)
             if not len(active):
-                return sampling.guided(unet, latents, t, hidden, empty, scale)
+                return sampling.guided(unet, latents, t, filtered, empty, scale)
             count = len(latents)
-            states = torch.cat([empty.expand_as(hidden), hidden.index_copy(0, active, safe[active]), hidden[active]])
+            states = torch.cat([empty.expand_as(hidden), filtered, hidden[active]])
             rows = torch.cat([latents, latents, latents[active]]).to(states.dtype)
             prompts = torch.arange(2 * count, len(rows), device=rows.device)
             with reattention(unet, count + active, prompts, self.skip_scales):
@@ -158,11 +162,14 @@ class Sampler(sampling.Sampler):
         return predict
 
     def passes(self, condition: sampling.Condition, steps: int) -> tuple[Tensor, Tensor]:
-        """A pair of samples a step and a third where the prompt is filtered; each token is masked once."""
+        """A pair of samples a step, and a third where there is re-attention; each token is masked once."""
         unet, text = super().passes(condition, steps)
-        return unet + condition["steps"].cpu().clamp(max=steps), text + condition["tokens"].cpu()
+        third = condition["steps"].cpu().clamp(max=min(steps, self.reattended_steps))
+        return unet + third, text + condition["tokens"].cpu()
 
 
 def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
     """Nothing is trained, so the history is empty."""
-    return edit_of(Sampler(targets=[concept.target, *concept.also], **settings.model_dump()))
+    words = (concept.target, *concept.also)
+    targets = [[context.format(word).strip() for context in concept.contexts] for word in words]
+    return edit_of(Sampler(targets=targets, **settings.model_dump()))
