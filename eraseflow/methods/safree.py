@@ -24,6 +24,7 @@ the low frequencies, -1 and 0 in each direction as on Stable Diffusion, are a qu
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from pydantic import Field, PositiveInt
@@ -67,12 +68,22 @@ def filtered_steps(cosine: Tensor, gamma: float) -> Tensor:
 
 
 def reattended(safe: Tensor, prompt: Tensor, scale: float) -> Tensor:
-    """Features (n, c, h, w) with their low frequencies scaled where these are stronger than under the prompt itself."""
-    ours, theirs = (torch.fft.fft2(features.float()) for features in (safe, prompt))
-    low = torch.zeros(ours.shape[-2:], dtype=torch.bool, device=ours.device)
-    low[torch.tensor(LOW)[:, None], torch.tensor(LOW)] = True
-    factor = torch.where(low & (ours.abs() > theirs.abs()), scale, 1.0)
-    return torch.fft.ifft2(ours * factor).real.to(safe.dtype)
+    """Features (n, c, h, w) with their low frequencies scaled where these are stronger than under the prompt itself.
+
+    Only these few frequencies are computed, and what scaling them changes is added.
+    """
+    places, waves = safe[0, 0].numel(), low_waves(*safe.shape[-2:]).to(safe.device)
+    ours, theirs = (features.flatten(2).to(waves.dtype) @ waves.mH for features in (safe, prompt))
+    change = torch.where(ours.abs() > theirs.abs(), scale - 1, 0) * ours @ waves / places
+    return safe + change.real.view(safe.shape).to(safe.dtype)
+
+
+@cache
+def low_waves(height: int, width: int) -> Tensor:
+    """The waves (4, height * width), complex, of the low frequencies."""
+    frequencies = torch.cartesian_prod(torch.tensor(LOW), torch.tensor(LOW)).float()
+    places = torch.cartesian_prod(torch.arange(height) / height, torch.arange(width) / width)
+    return torch.exp(2j * torch.pi * (frequencies @ places.T))
 
 
 @contextmanager
