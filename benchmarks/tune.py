@@ -32,6 +32,11 @@ GRIDS = {
     "esd": [
         {"negative_guidance": guidance, "learning_rate": rate} for guidance, rate in product((1.0, 5.0), (4e-4, 8e-4))
     ],
+    "esd_u": [
+        {"negative_guidance": guidance, "learning_rate": rate} for guidance, rate in product((1.0, 5.0), (2e-4, 4e-4))
+    ],
+    "sld": [{"threshold": threshold, "momentum_scale": scale} for threshold, scale in product((0.3, 1.0), (0.5, 0.7))],
+    "safree": [{"alpha": alpha, "gamma": gamma} for alpha, gamma in product((0.01, 0.05), (12.0, 24.0))],
     "uce": [{"preserve_scale": scale} for scale in (1.0, 3.0, 10.0, 30.0)],
 }
 
@@ -41,7 +46,9 @@ def measure(everything: params.Params, concept: str, method: str, change: dict, 
     entry, testbed, world = setting(everything, concept)
     settings = everything.settings("methods", method, entry.testbed, entry.kind)
     settings = type(settings).model_validate(settings.model_dump() | change)
-    edit = module("methods", method).erase(world.load_pipeline(testbed.model, DEVICE), entry, settings, seed)
+    edit = module("methods", everything.module(method)).erase(
+        world.load_pipeline(testbed.model, DEVICE), entry, settings, seed
+    )
     pipeline = edit.apply(world.load_pipeline(testbed.model, DEVICE))
     judge = module("judges", entry.judge.name).load(DEVICE, entry)
     table, _ = prompts.resolve(entry, testbed, 0, pipeline.tokenizer)

@@ -5,7 +5,7 @@ import torch
 from conftest import miniature
 from diffusers import StableDiffusionPipeline
 
-from eraseflow.edits import Edit, add_lora, lora_of, weights_of
+from eraseflow.edits import Edit, add_lora, compose, lora_of, weights_of
 from eraseflow.methods import esd, original, uce
 
 
@@ -40,7 +40,15 @@ def closed_form(pipeline, concept) -> Edit:
     return uce.erase(pipeline, concept, uce.Settings(preserve_scale=1.0), 0)
 
 
-@pytest.mark.parametrize("make", [lora, finetuned, closed_form])
+def composed(pipeline, concept) -> Edit:
+    """A LoRA on all attentions and weights that are in none of them."""
+    made = lora(pipeline, concept)
+    name = "conv_in.weight"
+    pipeline.unet.get_parameter(name).data.mul_(1.2)
+    return compose([("lora", made), ("weights", weights_of("unet", pipeline.unet, [name], []))])
+
+
+@pytest.mark.parametrize("make", [lora, finetuned, closed_form, composed])
 def test_every_way_to_use_an_edit_gives_the_same_model(make, tmp_path, concept):
     edited, plain = miniature(), miniature()
     edit = make(edited, concept)
@@ -65,6 +73,15 @@ def test_original_changes_nothing(pipeline, concept, tmp_path):
     before = predict(pipeline.unet)
     original.erase(pipeline, concept, original.Settings(), 0).save(tmp_path / "edit")
     assert torch.equal(predict(Edit.load(tmp_path / "edit").apply(pipeline).unet), before)
+
+
+def test_a_lora_and_weights_that_it_changes_cannot_be_composed(pipeline, concept):
+    made, others = lora(pipeline, concept), closed_form(miniature(), concept)
+    assert others.changed() < made.changed() <= {f"unet.{name}" for name, _ in miniature().unet.named_parameters()}
+    with pytest.raises(
+        SystemExit, match=r"^uce and eraseflow both change the weights unet\.down_blocks.* more; they ca"
+    ):
+        compose([("uce", others), ("eraseflow", made)])
 
 
 def test_weights_of_another_component(pipeline, tmp_path):

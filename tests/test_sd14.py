@@ -148,6 +148,19 @@ def test_uce_in_half_precision_is_the_rounded_solution(model, monkeypatch, conce
         assert relative(tensor, wanted.tensors[name]) < 0.02
 
 
+@pytest.mark.parametrize(("precision", "apart"), [("bf16", 6), ("fp16", 1)])
+@pytest.mark.parametrize("method", ["sld", "safree"])
+def test_what_works_at_sampling_time_draws_nearly_the_same(model, monkeypatch, concept, method, precision, apart):
+    """With the published settings, on CLIP's tokenizer and 77 tokens."""
+    settings = params.load().settings("methods", method, "sd14")
+    settings = settings.model_copy(update={"warmup_steps": 1, "alpha": 0.0})
+    edit = cells.module("methods", method).erase(None, concept, settings, 0)
+    plain, whole = draw(load(model, monkeypatch)), draw(edit.apply(load(model, monkeypatch))).int()
+    half = draw(edit.apply(load(model, monkeypatch, precision))).int()
+    assert (whole - plain.int()).abs().max() > 2
+    assert (half - whole).abs().float().mean() < apart
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_an_attack_in_any_precision(model, monkeypatch, concept, precision):
     pipeline = load(model, monkeypatch, precision)
