@@ -4,7 +4,7 @@ All that an attack asks of the networks goes through `Victim`, which counts it, 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from eraseflow import sampling
 from eraseflow.params import Concept, SamplingSettings
-from eraseflow.vocabulary import prefixed_ids
+from eraseflow.soft_prompts import encoder_input, token_embeddings
 
 PLACEHOLDER = "<concept>"  # stands for a learned embedding in an adversarial prompt's text
 PASSES = ["unet_forward", "unet_backward", "text_forward", "text_backward"]
@@ -180,25 +180,3 @@ class Victim:
             with token_embeddings(encoder, embeddings[start : start + TEXTS]):
                 states.append(encoder(ids[start : start + TEXTS])[0])
         return torch.cat(states)
-
-
-def encoder_input(tokenizer, encoder, prompts: list[str], soft: Tensor, choice: Tensor | None = None):
-    """Token ids (n, length) and embeddings (n, length, width) of prompts after a prefix of embeddings.
-
-    soft (n, k, width); choice (n, k): the tokens that they stand for, where there are such.
-    """
-    if choice is None:
-        choice = torch.zeros(soft.shape[:2], dtype=torch.long, device=soft.device)
-    ids = prefixed_ids(tokenizer, prompts, choice)
-    embeddings = encoder.get_input_embeddings()(ids)
-    return ids, torch.cat([embeddings[:, :1], soft.to(embeddings), embeddings[:, 1 + soft.shape[1] :]], dim=1)
-
-
-@contextmanager
-def token_embeddings(text_encoder, embeddings: Tensor):
-    """Let the text encoder see these (n, tokens, width) instead of its own token embeddings; gradients pass."""
-    hook = text_encoder.get_input_embeddings().register_forward_hook(lambda *_: embeddings)
-    try:
-        yield
-    finally:
-        hook.remove()
