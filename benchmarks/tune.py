@@ -38,9 +38,7 @@ GRIDS = {
     ],
     "duo": [{"beta": beta, "learning_rate": rate} for beta, rate in product((250.0, 1000.0), (1e-3, 3e-3))],
     "race": [{"epsilon": epsilon, "learning_rate": rate} for epsilon, rate in product((0.1, 0.3), (4e-4, 8e-4))],
-    "advunlearn": [
-        {"retain_scale": scale, "learning_rate": rate} for scale, rate in product((0.3, 1.0), (3e-4, 1e-3))
-    ],
+    "advunlearn": [{"retain_scale": scale, "learning_rate": rate} for scale, rate in product((0.3, 1.0), (3e-4, 1e-3))],
     "uce": [{"preserve_scale": scale} for scale in (1.0, 3.0, 10.0, 30.0)],
 }
 

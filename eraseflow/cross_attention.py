@@ -16,7 +16,7 @@ def projections(unet) -> list[str]:
 
 @contextmanager
 def attention_maps(unet) -> Iterator[list[Tensor]]:
-    """A list to which every pass of the U-Net appends the map of each cross-attention, in order; gradients pass.
+    """A list to which every pass of the U-Net appends its cross-attentions' maps, as they come; gradients pass.
 
     A map (n, heads, positions, tokens) is softmax(Q K^T / sqrt(d)), computed beside the pass, which stays fused.
     """
