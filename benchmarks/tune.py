@@ -32,11 +32,8 @@ GRIDS = {
     "esd": [
         {"negative_guidance": guidance, "learning_rate": rate} for guidance, rate in product((1.0, 5.0), (4e-4, 8e-4))
     ],
-    "mace": [
-        {"learning_rate": rate, "preserve_scale": scale, "fuse_scale": scale}
-        for rate, scale in product((3e-3, 1e-2), (0.1, 1.0))
-    ],
-    "duo": [{"beta": beta, "learning_rate": rate} for beta, rate in product((250.0, 1000.0), (1e-3, 3e-3))],
+    "mace": [{"learning_rate": rate, "fuse_scale": scale} for rate, scale in product((1e-3, 3e-3), (1.0, 10.0))],
+    "duo": [{"beta": beta, "preserve_scale": scale} for beta, scale in product((250.0, 500.0), (1.0, 100.0))],
     "race": [{"epsilon": epsilon, "learning_rate": rate} for epsilon, rate in product((0.1, 0.3), (4e-4, 8e-4))],
     "advunlearn": [{"retain_scale": scale, "learning_rate": rate} for scale, rate in product((0.3, 1.0), (3e-4, 1e-3))],
     "uce": [{"preserve_scale": scale} for scale in (1.0, 3.0, 10.0, 30.0)],

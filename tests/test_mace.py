@@ -113,6 +113,13 @@ def test_what_stands_around_is_paired_word_by_word(pipeline, phrases, context, s
         assert torch.equal(side, states[row, end - same : end - same + length])
 
 
+def test_the_loras_are_fused_from_the_target_on(pipeline):
+    """What stands before it is the same in every prompt, the start token above all."""
+    states = embed(pipeline, ["unicorn", "a unicorn in flat style"])
+    ours = mace.from_target_on(pipeline, "unicorn", ["unicorn", "a unicorn in flat style"])
+    assert torch.equal(ours, torch.cat([states[0, 1:], states[1, 2:]]))
+
+
 def test_a_target_that_is_no_word_of_its_sentence_is_one_line(pipeline):
     with pytest.raises(SystemExit, match="mace: the tokens of 'unicorn' are not in 'unicornes'") as failure:
         mace.phrase_at(pipeline.tokenizer, "unicornes", "unicorn")

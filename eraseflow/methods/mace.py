@@ -7,7 +7,8 @@
     the focal distribution (their concept-focal importance sampling, xi(t) ~ s(g (t - t1)) - s(g (t - t2))), until the
     attention to the target's own words is gone where the target is seen: sum_i sum_l |A_l^i * M|_F^2.
 (c) Closed-form fusion of the LoRAs (their eq. 8),
-    W* = argmin sum_i sum_f |W e_f - (W' + B_i A_i) e_f|^2 + lambda_2 sum |W e_p - W_0 e_p|^2.
+    W* = argmin sum_i sum_f |W e_f - (W' + B_i A_i) e_f|^2 + lambda_2 sum |W e_p - W_0 e_p|^2,
+    over the target's words and what follows them.
 
 Unlike the authors' program: the mask M comes from the unedited model's own cross-attention (as DAAM, Tang et al., ACL
 2023), not from a segmenter; A is averaged over heads; sentences are the concept's contexts; the prior e_p is of
@@ -82,6 +83,12 @@ def cooccurring(
     anchor_end = start + len(tokenizer(phrases[1], add_special_tokens=False).input_ids)
     rest = torch.arange(states.shape[1] - max(end, anchor_end))
     return states[0, end + rest], states[1, anchor_end + rest]
+
+
+def from_target_on(pipeline, word: str, sentences: list[str]) -> Tensor:
+    """States (n, width) of the target and of what follows it; what stands before it is in every prompt alike."""
+    starts = [phrase_at(pipeline.tokenizer, sentence, word)[0] for sentence in sentences]
+    return torch.cat([states[start:] for states, start in zip(embed(pipeline, sentences), starts, strict=True)])
 
 
 def focal(timesteps: int) -> Tensor:
@@ -172,7 +179,7 @@ def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
         for pair in of_word
     ]
     edited, wanted = (torch.cat(side) for side in zip(*around, strict=True))
-    own = [embed(pipeline, [sentence for sentence, _ in of_word]).flatten(0, 1) for of_word in pairs.values()]
+    own = [from_target_on(pipeline, word, [sentence for sentence, _ in pairs[word]]) for word in pairs]
     preserved = embed(pipeline, ["", *concept.preserve]).flatten(0, 1)
     pipeline.text_encoder.to(precision)
 
