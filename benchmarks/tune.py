@@ -37,6 +37,10 @@ GRIDS = {
     ],
     "sld": [{"threshold": threshold, "momentum_scale": scale} for threshold, scale in product((0.3, 1.0), (0.5, 0.7))],
     "safree": [{"alpha": alpha, "gamma": gamma} for alpha, gamma in product((0.01, 0.05), (12.0, 24.0))],
+    "mace": [{"learning_rate": rate, "fuse_scale": scale} for rate, scale in product((1e-3, 3e-3), (1.0, 10.0))],
+    "duo": [{"beta": beta, "preserve_scale": scale} for beta, scale in product((250.0, 500.0), (1.0, 100.0))],
+    "race": [{"epsilon": epsilon, "learning_rate": rate} for epsilon, rate in product((0.1, 0.3), (4e-4, 8e-4))],
+    "advunlearn": [{"retain_scale": scale, "learning_rate": rate} for scale, rate in product((0.3, 1.0), (3e-4, 1e-3))],
     "uce": [{"preserve_scale": scale} for scale in (1.0, 3.0, 10.0, 30.0)],
 }
 

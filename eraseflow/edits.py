@@ -158,14 +158,16 @@ class Masters:
             weight.data.copy_(copy)
 
 
-def add_lora(unet, rank: int) -> list[Tensor]:
-    """Put a LoRA (alpha = rank, Gaussian start, so the model is unchanged at first) on all attentions.
+ATTENTIONS = ["to_q", "to_k", "to_v", "to_out.0"]
 
-    Returns the trained tensors, float32 whatever the base's precision.
+
+def add_lora(unet, rank: int, layers: list[str] = ATTENTIONS) -> list[Tensor]:
+    """Put a LoRA (alpha = rank, Gaussian start, so the model is unchanged at first) on layers, all attentions' or some.
+
+    layers: the ends of their names. Returns the trained tensors, float32 whatever the base's precision.
     """
     unet.requires_grad_(False)
-    targets = ["to_q", "to_k", "to_v", "to_out.0"]
-    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets))
+    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=layers))
     trained = [weight for weight in unet.parameters() if weight.requires_grad]
     for weight in trained:
         weight.data = weight.data.float()

@@ -1,7 +1,7 @@
 """Sampling in batches, seeded per item, so that an item's picture does not depend on how the work is cut up."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline
@@ -9,6 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from eraseflow.params import SamplingSettings
+from eraseflow.soft_prompts import token_embeddings
 
 SOLVERS = {
     "ddim": DDIMScheduler,  # Song et al. 2021, without added noise
@@ -94,16 +95,6 @@ def encode(encoder, ids: Tensor, embeddings: Tensor | None = None) -> tuple[Tens
         with nullcontext() if embeddings is None else token_embeddings(encoder, embeddings[part]):
             found.append(encoder(ids[part]))
     return torch.cat([out[0] for out in found]), torch.cat([out[1] for out in found])
-
-
-@contextmanager
-def token_embeddings(text_encoder, embeddings: Tensor):
-    """Let the text encoder see these (n, tokens, width) instead of its own token embeddings; gradients pass."""
-    hook = text_encoder.get_input_embeddings().register_forward_hook(lambda *_: embeddings)
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 def together(unet, latents: Tensor, t, conditions: Sequence[Tensor]) -> tuple[Tensor, ...]:

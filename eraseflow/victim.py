@@ -17,8 +17,8 @@ from torch import Tensor
 
 from eraseflow import sampling
 from eraseflow.params import Concept, SamplingSettings
-from eraseflow.sampling import Condition, token_embeddings
-from eraseflow.vocabulary import prefixed_ids
+from eraseflow.sampling import Condition
+from eraseflow.soft_prompts import encoder_input, token_embeddings
 
 PLACEHOLDER = "<concept>"  # stands for a learned embedding in an adversarial prompt's text
 TEXTS = 256  # texts that an attack lets the text encoder read at once
@@ -180,15 +180,3 @@ class Victim:
             parts.append(encoder_input(tokenizer, encoder, [rest], learned[None]))
         ids, embeddings = (torch.cat(side) for side in zip(*parts, strict=True))
         return sampling.sampler_of(self.pipeline).read(self.pipeline, ids, embeddings)
-
-
-def encoder_input(tokenizer, encoder, prompts: list[str], soft: Tensor, choice: Tensor | None = None):
-    """Token ids (n, length) and embeddings (n, length, width) of prompts after a prefix of embeddings.
-
-    soft (n, k, width); choice (n, k): the tokens that they stand for, where there are such.
-    """
-    if choice is None:
-        choice = torch.zeros(soft.shape[:2], dtype=torch.long, device=soft.device)
-    ids = prefixed_ids(tokenizer, prompts, choice)
-    embeddings = encoder.get_input_embeddings()(ids)
-    return ids, torch.cat([embeddings[:, :1], soft.to(embeddings), embeddings[:, 1 + soft.shape[1] :]], dim=1)

@@ -15,7 +15,7 @@ from eraseflow.attacks import cce, mma, p4d, random_prefix, ring_a_bell, unlearn
 from eraseflow.cells import attack as cell
 from eraseflow.judges import emoji_classifier
 from eraseflow.params import SamplingSettings
-from eraseflow.sampling import token_embeddings
+from eraseflow.soft_prompts import token_embeddings
 from eraseflow.testbeds import emoji
 from eraseflow.victim import Victim
 from eraseflow.vocabulary import written_tokens

@@ -6,14 +6,15 @@ from conftest import miniature
 from diffusers import StableDiffusionPipeline
 
 from eraseflow.edits import Edit, add_lora, compose, lora_of, weights_of
-from eraseflow.methods import esd, original, uce
+from eraseflow.methods import advunlearn, duo, esd, mace, original, race, uce
+from eraseflow.sampling import embed
 
 
-def predict(unet):
-    rng = torch.Generator().manual_seed(0)
-    latents, hidden = torch.randn(2, 4, 8, 8, generator=rng), torch.randn(2, 24, 32, generator=rng)
+def predict(pipeline):
+    """What the whole model makes of two prompts."""
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        return unet(latents, torch.tensor([5, 700]), hidden).sample
+        return pipeline.unet(latents, torch.tensor([5, 700]), embed(pipeline, ["unicorn", "a car"])).sample
 
 
 def lora(pipeline, concept) -> Edit:
@@ -48,31 +49,58 @@ def composed(pipeline, concept) -> Edit:
     return compose([("lora", made), ("weights", weights_of("unet", pipeline.unet, [name], []))])
 
 
-@pytest.mark.parametrize("make", [lora, finetuned, closed_form, composed])
+FAST = {"num_steps": 2, "guidance_scale": 2.0, "iterations": 2, "batch_size": 2, "learning_rate": 1e-2}
+
+
+def fused(pipeline, concept) -> Edit:
+    more = {"preserve_scale": 1.0, "fuse_scale": 1.0, "lora_rank": 1, "pictures": 2, "mask_threshold": 0.4}
+    return mace.erase(pipeline, concept, mace.Settings(**FAST, **more), 0)
+
+
+def preferred(pipeline, concept) -> Edit:
+    more = {"pairs": 2, "strength": 0.5, "prompt": "target", "beta": 100.0, "preserve_scale": 1.0, "lora_rank": 2}
+    return duo.erase(pipeline, concept, duo.Settings(**FAST | {"learning_rate": 0.1}, **more), 0)
+
+
+def hardened(pipeline, concept) -> Edit:
+    more = {"esd_iterations": 1, "negative_guidance": 1.0, "variant": "x", "epsilon": 0.1, "attack_steps": 2}
+    return race.erase(pipeline, concept, race.Settings(**FAST, **more), 0)
+
+
+def of_the_text_encoder(pipeline, concept) -> Edit:
+    attack = {"warmup": 1, "prefix_tokens": 2, "attack_steps": 2, "attack_learning_rate": 0.01}
+    more = {"negative_guidance": 1.0, "retain_batch": 2, "retain_scale": 1.0}
+    return advunlearn.erase(pipeline, concept, advunlearn.Settings(**FAST, **attack, **more), 0)
+
+
+MAKERS = [lora, finetuned, closed_form, composed, fused, preferred, hardened, of_the_text_encoder]
+
+
+@pytest.mark.parametrize("make", MAKERS)
 def test_every_way_to_use_an_edit_gives_the_same_model(make, tmp_path, concept):
     edited, plain = miniature(), miniature()
     edit = make(edited, concept)
-    wanted = predict(edited.unet)
-    assert (wanted - predict(plain.unet)).abs().max() > 1e-3
+    wanted = predict(edited)
+    assert (wanted - predict(plain)).abs().max() > 1e-3
 
     edit.save(tmp_path / "edit")
     applied = Edit.load(tmp_path / "edit").apply(miniature())
-    torch.testing.assert_close(predict(applied.unet), wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(predict(applied), wanted, rtol=1e-4, atol=1e-5)
     assert not any("lora" in name or "base_layer" in name for name, _ in applied.unet.named_parameters())
 
     edit.export(plain, tmp_path / "whole")
     reloaded = StableDiffusionPipeline.from_pretrained(tmp_path / "whole", safety_checker=None)
-    torch.testing.assert_close(predict(reloaded.unet), wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(predict(reloaded), wanted, rtol=1e-4, atol=1e-5)
     if edit.kind == "lora":
         loaded = miniature()
         loaded.load_lora_weights(str(tmp_path / "edit"))
-        torch.testing.assert_close(predict(loaded.unet), wanted, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(predict(loaded), wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_original_changes_nothing(pipeline, concept, tmp_path):
-    before = predict(pipeline.unet)
+    before = predict(pipeline)
     original.erase(pipeline, concept, original.Settings(), 0).save(tmp_path / "edit")
-    assert torch.equal(predict(Edit.load(tmp_path / "edit").apply(pipeline).unet), before)
+    assert torch.equal(predict(Edit.load(tmp_path / "edit").apply(pipeline)), before)
 
 
 def test_a_lora_and_weights_that_it_changes_cannot_be_composed(pipeline, concept):
