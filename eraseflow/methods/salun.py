@@ -59,6 +59,18 @@ def saliency(pipeline, masters: Masters, pictures: Tensor, prompts: Tensor, sett
     return total
 
 
+def losses(unet, noisy: Tensor, t: Tensor, noise: Tensor, target: Tensor, anchor: Tensor, retained: Tensor):
+    """The relabelling and the retaining term: of n pictures of the targets, and of n others after them.
+
+    noisy and noise (2 n, c, h, w); t (2 n,); target, anchor and retained (n, tokens, width).
+    """
+    size, noisy = len(target), noisy.to(target.dtype)
+    with torch.no_grad():
+        wanted = unet(noisy[:size], t[:size], anchor).sample.float()
+    given = unet(noisy, t, torch.cat([target, retained])).sample.float()
+    return mse_loss(given[:size], wanted), mse_loss(given[size:], noise[size:])
+
+
 def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
     """Fine-tune the U-Net's salient weights; the edit has every tensor of it. history: loss, its terms, seconds."""
     started = time.perf_counter()
@@ -80,13 +92,10 @@ def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
     for step in (bar := trange(settings.iterations, desc="salun", unit="step")):
         chosen, kept = torch.randint(count, (2, size), generator=rng)
         noisy, t, noise = own_pictures.noised(pipeline, torch.cat([forget[chosen], retain[kept]]), rng)
-        noisy = noisy.to(targets.dtype)
-        with torch.no_grad():
-            wanted = unet(noisy[:size], t[:size], anchors[pairs[chosen]]).sample.float()
-        given = unet(noisy, t, torch.cat([targets[pairs[chosen]], retained[others[kept]]])).sample.float()
-        relabelled, retaining = mse_loss(given[:size], wanted), mse_loss(given[size:], noise[size:])
+        prompts = targets[pairs[chosen]], anchors[pairs[chosen]], retained[others[kept]]
+        relabelled, retaining = losses(unet, noisy, t, noise, *prompts)
         loss = relabelled + settings.preserve_scale * retaining
-        masters.backward(loss, wanted.numel())
+        masters.backward(loss, noise[:size].numel())
         for copy, chosen_weights in zip(masters.copies, salient, strict=True):
             if copy.grad is not None:
                 copy.grad *= chosen_weights  # where the gradient has always been 0, Adam does not move
