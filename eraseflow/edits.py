@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import StableDiffusionPipeline
@@ -161,13 +161,16 @@ class Masters:
 ATTENTIONS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
-def add_lora(unet, rank: int, layers: list[str] = ATTENTIONS) -> list[Tensor]:
-    """Put a LoRA (alpha = rank, Gaussian start, so the model is unchanged at first) on layers, all attentions' or some.
+def add_lora(
+    unet, rank: int, layers: list[str] = ATTENTIONS, start: Literal["gaussian", True] = "gaussian"
+) -> list[Tensor]:
+    """Put a LoRA (alpha = rank, so that the model is unchanged at first) on layers, all attentions' or some.
 
-    layers: the ends of their names. Returns the trained tensors, float32 whatever the base's precision.
+    layers: the ends of their names. start: of the down matrices, Gaussian of standard deviation 1 / rank, or True, a
+    linear layer's usual start. Returns the trained tensors, float32 whatever the base's precision.
     """
     unet.requires_grad_(False)
-    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=layers))
+    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights=start, target_modules=layers))
     trained = [weight for weight in unet.parameters() if weight.requires_grad]
     for weight in trained:
         weight.data = weight.data.float()

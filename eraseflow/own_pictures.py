@@ -54,6 +54,13 @@ def sdedit(
     return torch.cat(parts)
 
 
+def noised(pipeline, clean: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Pictures (n, c, h, w) noised as in training, their timesteps (n,), drawn uniformly, and the noise."""
+    noise = torch.randn(clean.shape, generator=rng).to(clean)
+    t = torch.randint(pipeline.scheduler.config.num_train_timesteps, (len(clean),), generator=rng).to(clean.device)
+    return pipeline.scheduler.add_noise(clean, noise, t), t, noise
+
+
 def _solver(pipeline, steps: int) -> DDIMScheduler:
     scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     scheduler.set_timesteps(steps, device=pipeline.device)

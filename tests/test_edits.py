@@ -6,7 +6,7 @@ from conftest import miniature
 from diffusers import StableDiffusionPipeline
 
 from eraseflow.edits import Edit, add_lora, compose, lora_of, weights_of
-from eraseflow.methods import advunlearn, duo, esd, mace, original, race, uce
+from eraseflow.methods import advunlearn, ca, duo, esd, mace, original, race, rece, salun, spm, uce
 from eraseflow.sampling import embed
 
 
@@ -73,7 +73,32 @@ def of_the_text_encoder(pipeline, concept) -> Edit:
     return advunlearn.erase(pipeline, concept, advunlearn.Settings(**FAST, **attack, **more), 0)
 
 
-MAKERS = [lora, finetuned, closed_form, composed, fused, preferred, hardened, of_the_text_encoder]
+def finetuned_elsewhere(pipeline, concept) -> Edit:
+    return esd.erase(pipeline, concept, esd.Settings(**FAST, negative_guidance=1.0, variant="u"), 0)
+
+
+def ablated(pipeline, concept) -> Edit:
+    return ca.erase(pipeline, concept, ca.Settings(**FAST, preserve_scale=1.0, pictures=2), 0)
+
+
+def derived_and_erased(pipeline, concept) -> Edit:
+    return rece.erase(pipeline, concept, rece.Settings(preserve_scale=1.0, rounds=2, regularisation=0.1), 0)
+
+
+def adapted(pipeline, concept) -> Edit:
+    more = {"negative_guidance": 1.0, "anchored": 2, "anchoring_scale": 1.0}
+    return spm.erase(pipeline, concept, spm.Settings(**FAST | {"learning_rate": 0.1}, **more), 0)
+
+
+def salient(pipeline, concept) -> Edit:
+    more = {"preserve_scale": 1.0, "saliency_batches": 2, "pictures": 2}
+    return salun.erase(pipeline, concept, salun.Settings(**FAST, **more), 0)
+
+
+MAKERS = [
+    *(lora, finetuned, finetuned_elsewhere, closed_form, composed, fused, preferred, hardened, of_the_text_encoder),
+    *(ablated, derived_and_erased, adapted, salient),
+]
 
 
 @pytest.mark.parametrize("make", MAKERS)

@@ -15,7 +15,7 @@ from eraseflow import cells, params, rounds, sampling, victim
 from eraseflow.attacks import unlearndiffatk
 from eraseflow.definitions import definition
 from eraseflow.edits import Edit
-from eraseflow.methods import advunlearn, duo, eraseflow, esd, mace, race, uce
+from eraseflow.methods import advunlearn, ca, duo, eraseflow, esd, mace, race, rece, salun, spm, uce
 from eraseflow.params import Concept, ConceptJudge, Kept, SamplingSettings
 from eraseflow.testbeds import sd14
 
@@ -161,7 +161,29 @@ def test_what_works_at_sampling_time_draws_nearly_the_same(model, monkeypatch, c
     assert (half - whole).abs().float().mean() < apart
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_rece_in_half_precision_is_the_rounded_solution(model, monkeypatch, concept, precision):
+    settings = rece.Settings(preserve_scale=1.0, rounds=2, regularisation=0.1)
+    wanted = rece.erase(load(model, monkeypatch), concept, settings, seed=0)
+    edit = rece.erase(load(model, monkeypatch, precision), concept, settings, seed=0)
+    for name, tensor in edit.tensors.items():
+        assert tensor.dtype == cells.DTYPES[precision]
+        assert relative(tensor, wanted.tensors[name]) < 0.02
+
+
 TRAININGS = [
+    (
+        ca,
+        {"preserve_scale": 1.0, "pictures": 2},
+    ),
+    (
+        spm,
+        {"negative_guidance": 1.0, "anchored": 3, "anchoring_scale": 1.0},
+    ),
+    (
+        salun,
+        {"preserve_scale": 1.0, "saliency_batches": 2, "pictures": 2},
+    ),
     (
         mace,
         {"preserve_scale": 0.1, "fuse_scale": 0.1, "lora_rank": 1, "pictures": 2, "mask_threshold": 0.4},
@@ -183,7 +205,9 @@ TRAININGS = [
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize(("method", "settings"), TRAININGS, ids=["mace", "duo", "race", "advunlearn"])
+@pytest.mark.parametrize(
+    ("method", "settings"), TRAININGS, ids=["ca", "spm", "salun", "mace", "duo", "race", "advunlearn"]
+)
 def test_every_training_in_any_precision(model, monkeypatch, concept, method, settings, precision):
     """Small steps: in float32 whatever the base's precision, from a first loss that is nearly the same.
 
