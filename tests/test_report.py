@@ -52,6 +52,15 @@ def make_png(rng: np.random.Generator, side: int = 32) -> bytes:
     return buffer.getvalue()
 
 
+def costs_of(attack: str, step: pd.Series) -> dict[str, pd.Series]:
+    """What 10 rounds cost: a judged picture of 24 passes each, and before it 10 optimiser steps of UnlearnDiffAtk."""
+    rounds = step.where(step >= 0, 10)
+    searching = 10 * rounds * (attack == "unlearndiffatk")
+    costs = {"images": 1 + rounds, "unet_forward": 24.0 * (1 + rounds) + searching, "unet_backward": 1.0 * searching}
+    costs |= {"text_forward": 1.0 + rounds + searching, "text_backward": 1.0 * searching}
+    return costs | {"seconds": 1.0 + 2.0 * rounds}
+
+
 def make_cell(folder: Path, concept: str, method: str, png=make_png) -> None:
     """A cell whose successes are those of SUCCESSES, in the first prompts."""
     folder.mkdir(parents=True)
@@ -72,6 +81,7 @@ def make_cell(folder: Path, concept: str, method: str, png=make_png) -> None:
         pre, successes = SUCCESSES[concept, method, attack]
         attacked = target.drop(columns="role").assign(pre_success=numbers < pre, success=numbers < successes)
         attacked["step"] = np.where(numbers < pre, 0, np.where(numbers < successes, 3, -1))
+        attacked = attacked.assign(attackable=True, **costs_of(attack, attacked["step"]))
         attacked["adversarial_prompt"] = "<script>alert(1)</script> " + attacked["prompt"]
         attacked["blocked"] = np.where(numbers == 7, 2 * (method == "esd"), 0)
         attacked["png"] = [png(rng) for _ in numbers]
@@ -202,7 +212,8 @@ def test_builds_are_identical_and_leave_other_files(report, inputs):
         *(f"grids/{concept}{kept}.png" for concept in ("unicorn", "ink_style") for kept in ("", "_kept")),
         *("table.csv", "table.md", "table.tex", "metrics.json", "index.html", "judges.json"),
         *("fid_vs_attack.png", "fid_vs_attack.svg", "training/eraseflow.png"),
-        *("published.png", "published.svg", "reproduction.csv", "sweep/curves.csv"),
+        *("published.png", "published.svg", "reproduction.csv", "sweep/curves.csv", "budget/curves.csv"),
+        *(f"budget/{concept}.{kind}" for concept in ("unicorn", "ink_style") for kind in ("png", "svg")),
     }
 
 
@@ -364,7 +375,7 @@ def test_page_needs_no_network_and_escapes(report):
     found = References(page)
     assert found.scripts == 0  # the cells' prompts try to bring one
     assert all(address.startswith(("#", "data:image/")) for address in found.addresses)
-    assert sum(address.startswith("data:") for address in found.addresses) == 2 + 2 * 2 + 2 + 1 + 2
+    assert sum(address.startswith("data:") for address in found.addresses) == 2 + 2 * 4 + 2 + 1 + 2
     assert "url(" not in page and "@import" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt; a unicorn" in page and "&lt;b&gt;trained" in page
     assert "280/288 = 97 %" in page

@@ -1,6 +1,7 @@
 """The report's page: one HTML file that carries its pictures, reads on a phone, and needs no network."""
 
 import base64
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -8,11 +9,12 @@ from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.figure import Figure
 
 from eraseflow import verdict
 from eraseflow.metrics.rates import Rate
 from eraseflow.params import Params
-from eraseflow.report import reproduction, sweep
+from eraseflow.report import budget, reproduction, sweep
 from eraseflow.report.cells import Cell, CellError, read_json, withheld
 from eraseflow.report.counterparts import TESTBED
 from eraseflow.report.grids import evenly
@@ -34,6 +36,14 @@ class Literature:
     reproduced: pd.DataFrame
 
 
+@dataclass(frozen=True)
+class Curves:
+    """What sweep.curves() and budget.curves() made; without rows of the former the page has no such figure."""
+
+    sweep: pd.DataFrame
+    budget: pd.DataFrame
+
+
 def render(
     params: Params,
     frame: pd.DataFrame,
@@ -43,11 +53,9 @@ def render(
     base: Path,
     drawn: Path,
     literature: Literature,
-    curves: pd.DataFrame,
+    curves: Curves,
 ) -> str:
     """The page as HTML text. `drawn` is the folder in which the figures and grids of this report already are.
-
-    curves: of sweep.curves; without rows the page has no such figure.
 
     Raises: CellError where a picture or the judges' file is missing or has other contents.
     """
@@ -67,22 +75,14 @@ def render(
         most_found=FOUND,
         blurs=params.report.blur and params.testbeds[params.table.testbed].safety_judge is not None,
         first=frame.iloc[0].to_dict(),
-        figures={
-            columns: _uri(encode(fid_vs_attack(params, frame, columns), "svg"), "image/svg+xml") for columns in (1, 3)
-        },
-        published={
-            columns: _uri(encode(published(params, literature.figures, frame, columns), "svg"), "image/svg+xml")
-            for columns in (1, 2)
-        },
+        figures=_widths(lambda columns: fid_vs_attack(params, frame, columns), 1, 3),
+        published=_widths(lambda columns: published(params, literature.figures, frame, columns), 1, 2),
         reproduced=_reproduced(params, literature.reproduced),
-        sweep={
-            columns: _uri(encode(sweep.sweep(params, curves, columns), "svg"), "image/svg+xml") for columns in (1, 3)
-        }
-        if len(curves)
-        else None,
+        sweep=_widths(lambda columns: sweep.sweep(params, curves.sweep, columns), 1, 3) if len(curves.sweep) else None,
         sweep_caption=sweep.CAPTION,
+        budget_caption=budget.CAPTION,
         training=_picture(training) if training.is_file() else None,
-        concepts=[_concept(params, frame, cells, concepts, name, drawn) for name in params.table.concepts],
+        concepts=[_concept(params, frame, cells, concepts, name, drawn, curves) for name in params.table.concepts],
         judges=_judges(judges),
         base={name: _picture(base / f"{name}.png") for name in ("losses", "samples")},
         versions={name: version(name) for name in PACKAGES},
@@ -106,12 +106,17 @@ def _picture(path: Path) -> str:
     return _uri(path.read_bytes(), "image/png")
 
 
+def _widths(draw: Callable[[int], Figure], *columns: int) -> dict[int, str]:
+    """A figure with so many panels a row, for narrow and wide screens, as data URIs of SVGs."""
+    return {count: _uri(encode(draw(count), "svg"), "image/svg+xml") for count in columns}
+
+
 def _uri(data: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _concept(
-    params: Params, frame: pd.DataFrame, cells: Path, concepts: Path, name: str, drawn: Path
+    params: Params, frame: pd.DataFrame, cells: Path, concepts: Path, name: str, drawn: Path, curves: Curves
 ) -> dict[str, Any]:
     text = readable(params, frame, name)
     return {
@@ -123,6 +128,7 @@ def _concept(
         "columns": list(text.columns),
         "rows": text.to_numpy().tolist(),
         "grid": _picture(drawn / "grids" / f"{name}.png"),
+        "budget": _widths(lambda columns: budget.budget(params, curves.budget, name, columns), 1, 4),
         "kept_grid": _picture(drawn / "grids" / f"{name}_kept.png"),
         "found": _found(params, cells, name, withheld(concepts, name) if params.report.blur else {}),
     }
