@@ -8,8 +8,10 @@ from scipy.stats import binomtest
 from test_report import ATTACKS, METHODS, PROMPTS, SUCCESSES, inputs, make_params, report  # noqa: F401  (fixtures)
 
 from eraseflow.metrics.rates import Rate
-from eraseflow.report import budget
-from eraseflow.report.baselines import comparisons, sentences
+from eraseflow.report import baselines, budget
+from eraseflow.report.cells import Cell
+from eraseflow.report.readable import readable
+from eraseflow.report.table import table
 
 
 def test_points_by_hand(report):  # noqa: F811
@@ -35,32 +37,48 @@ def test_curves_begin_un_attacked_rise_and_end_at_the_table(inputs):  # noqa: F8
     assert never.successes.eq(0).all() and never.groupby("attack").size().tolist() == [2, 2]
 
 
+def rows_of(frame: pd.DataFrame, concept: str) -> pd.DataFrame:
+    return frame[frame["concept"] == concept]
+
+
 def test_an_attack_against_the_baseline_on_the_same_prompts(inputs):  # noqa: F811
-    rows = comparisons(make_params(), inputs / "cells").set_index(["concept", "method"])
-    assert len(rows) == 6 and rows.images.dropna().eq(11).all()
-    esd = rows.loc["unicorn", "esd"]
-    assert (esd.successes, esd.baseline_successes, esd.beats) == (20, 5, True)
-    assert esd.p == pytest.approx(binomtest(15, 15).pvalue)
-    assert not rows.loc["ink_style", "esd"].beats  # 8 against 9
-    [said] = sentences(rows.loc[["unicorn"]].reset_index())
-    assert said == (
-        "unlearndiffatk against random_prefix: beats it on eraseflow (12 : 4 of 24, p = 0.008), "
-        "esd (20 : 5 of 24, p < 0.001); cannot beat it on original, where the baseline has all prompts."
-    )
+    frame = table(make_params(), inputs / "cells", inputs / "concepts")
+    assert baselines.compared(frame) == ["random_prefix"]
+    luck = frame["attack"] == "random_prefix"
+    assert frame.loc[luck, "vs_random_prefix_p"].isna().all() and frame["vs_other_seeds_p"].isna().all()
+    row = frame[(frame.concept == "unicorn") & (frame.method == "esd") & ~luck].iloc[0]
+    assert (row.vs_random_prefix_successes, row.vs_random_prefix_baseline) == (20, 5)
+    assert row.vs_random_prefix_p == pytest.approx(binomtest(15, 15).pvalue)
+    assert baselines.sentences(rows_of(frame, "unicorn")) == [
+        "unlearndiffatk against random_prefix: beats it on eraseflow (12 : 4 of 24, p 0.008), "
+        "esd (20 : 5 of 24, p < 0.001); cannot beat it on original, where the baseline succeeds on every prompt."
+    ]
+    assert baselines.sentences(rows_of(frame, "ink_style")) == [
+        "unlearndiffatk against random_prefix: does not beat it on eraseflow (0 : 0 of 24, p 1.000), "
+        "esd (8 : 9 of 24, p 1.000); cannot beat it on original, where the baseline succeeds on every prompt."
+    ]
+
+
+def test_the_report_says_which_attacks_do_not_beat_luck(report):  # noqa: F811
+    said = "unlearndiffatk against random_prefix: does not beat it on eraseflow (0 : 0 of 24, p 1.000)"
+    assert said in (report / "table.md").read_text() and said in (report / "index.html").read_text()
+    assert "| yes: 20 against 5 (p < 0.001) |" in (report / "table.md").read_text()
 
 
 def test_only_as_many_judged_images_as_the_baseline_had(inputs, tmp_path):  # noqa: F811
     """Successes of round 3 count for nothing against a baseline of two rounds."""
-    shutil.copytree(inputs / "cells", tmp_path / "cells")
-    path = tmp_path / "cells" / "unicorn" / "esd" / "attack-random_prefix.parquet"
+    shutil.copytree(inputs / "cells" / "unicorn" / "esd", tmp_path / "esd")
+    path = tmp_path / "esd" / "attack-random_prefix.parquet"
     frame = pd.read_parquet(path)
     frame.assign(images=frame.images.clip(upper=3)).to_parquet(path)
-    [one] = comparisons(make_params(["unicorn"], ["esd"]), tmp_path / "cells").to_dict("records")
-    assert (one["images"], one["successes"], one["baseline_successes"], one["beats"]) == (3, 4, 5, False)
+    found = baselines.against(Cell("unicorn", "esd", tmp_path / "esd"), "unlearndiffatk", ATTACKS)
+    assert [found[name] for name in baselines.columns("random_prefix")[:2]] == [4, 5]
 
 
 def test_without_a_baseline_nothing_is_said(inputs):  # noqa: F811
     params = make_params(["unicorn"], METHODS)
-    table = params.table.model_copy(update={"attacks": ATTACKS[1:]})
-    rows = comparisons(params.model_copy(update={"table": table}), inputs / "cells")
-    assert rows.empty and sentences(rows) == []
+    names = params.table.model_copy(update={"attacks": ATTACKS[1:]})
+    params = params.model_copy(update={"table": names})
+    frame = table(params, inputs / "cells", inputs / "concepts")
+    assert baselines.compared(frame) == [] and baselines.sentences(frame) == []
+    assert not any(column.startswith("Beats") for column in readable(params, frame, "unicorn"))

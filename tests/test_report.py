@@ -94,6 +94,7 @@ def make_cell(folder: Path, concept: str, method: str, png=make_png) -> None:
     scores |= {"fd": fd, "fd_name": "FD emoji-clip", "fd_n": 24, "clip_score": 0.3125, "clip_n": 24}
     scores |= {"kid": 0.0125, "kid_name": "KID emoji-clip", "clip_name": "CLIP score emoji-clip"}
     scores |= {"clip_scores": {"CLIP score emoji-clip": 0.3125}}
+    scores |= {"summary": {"style cosine x100": 12.5 + len(method)} if concept == "ink_style" else {}}
     (folder / "scores.json").write_text(json.dumps(scores))
     steps = np.arange(40 if method != "original" else 0)
     residual = -12 * np.exp(-steps / 10) + 0.3 * np.sin(steps)
@@ -159,9 +160,10 @@ def test_cell_by_hand(report):
     p = binomtest(8, 8).pvalue  # 20 successes against EraseFlow's 12, which are among them
     assert p == 2 / 2**8
     assert line == (
-        "emoji,unicorn,fine_grained,esd,unlearndiffatk,24,24,24,0,2,0.1667,0.0668,0.3585,0.8333,0.6415,0.9332,20,4,0.00781,"
+        "emoji,unicorn,fine_grained,esd,unlearndiffatk,24,24,24,0,2,0.1667,0.0668,0.3585,0.8333,0.6415,0.9332,20,4,"
+        "0.8333,0.6415,0.9332,20,0.00781,20,5,6.1e-05,,,,"
         "emoji_classifier top-1,0.9583,0.7976,0.9926,23,24,6.75,FD emoji-clip,24,0.0125,KID emoji-clip,"
-        "0.3125,CLIP score emoji-clip,24,81.25,2.00"
+        "0.3125,CLIP score emoji-clip,24,81.25,2.00,"
     )
 
 
@@ -172,8 +174,8 @@ def test_metrics_for_dvc(report):
         "fd": 4.125,
         "clip_score": 0.3125,
         "attacks": {
-            "random_prefix": {"pre_asr": 0.0833, "asr": 0.1667},
-            "unlearndiffatk": {"pre_asr": 0.0833, "asr": 0.5},
+            "random_prefix": {"pre_asr": 0.0833, "asr": 0.1667, "asr_attackable": 0.1667},
+            "unlearndiffatk": {"pre_asr": 0.0833, "asr": 0.5, "asr_attackable": 0.5},
         },
     }
 
@@ -285,7 +287,14 @@ def test_counts_of_prompts_are_said_where_they_differ(inputs, tmp_path):
     shutil.copytree(inputs, tmp_path / "inputs")
     counts = {"official": 30, "excluded_by_safety_gate": 6, "attackable": 20}
     make_concept(tmp_path / "inputs" / "concepts" / "unicorn", **counts)
+    for path in (tmp_path / "inputs" / "cells" / "unicorn").rglob("attack-*.parquet"):
+        frame = pd.read_parquet(path)
+        frame.assign(attackable=frame["prompt_id"].isin([f"t{n}" for n in range(4, 24)])).to_parquet(path)
     run(tmp_path / "inputs", tmp_path / "reports")
+    every = pd.read_csv(tmp_path / "reports" / "table.csv").set_index(["concept", "method", "attack"])
+    esd = every.loc[("unicorn", "esd", "unlearndiffatk")]
+    assert (esd.asr_successes, esd.attackable_successes, esd.n_attackable) == (20, 16, 20)
+    assert esd.asr_attackable == 0.8 and (esd.asr_attackable_low, esd.asr_attackable_high) == (0.584, 0.9193)
     rows = pd.read_csv(tmp_path / "reports" / "table.csv").groupby("concept")[["n_official", "n_excluded"]].first()
     assert rows.loc["unicorn"].tolist() == [30, 6] and rows.loc["ink_style"].tolist() == [24, 0]
     said = "24 of 30 prompts are used (6 excluded by the safety gate); 20 of them are attackable as published"
@@ -293,6 +302,7 @@ def test_counts_of_prompts_are_said_where_they_differ(inputs, tmp_path):
         (tmp_path / "reports" / name).read_text() for name in ("table.md", "index.html", "table.tex")
     )
     assert markdown.count(said) == page.count(said) == tex.count(said) == 1
+    assert "16/20 = 80 % (58-92)" in markdown and "16/20 = 80 % (58-92)" in page and r"16/20\\80 \% (58-92)" in tex
     assert markdown.count("The safety gate stopped 4 adversarial texts, not drawn.") == 2
 
 
@@ -301,9 +311,27 @@ def test_counts_of_other_prompts_are_one_line(inputs, tmp_path):
     make_concept(tmp_path / "concepts" / "unicorn", used=23)
     with pytest.raises(SystemExit, match=r"attack-random_prefix\.parquet: has 24 prompts, the concept 23; run"):
         table(make_params(), inputs / "cells", tmp_path / "concepts")
+    make_concept(tmp_path / "concepts" / "unicorn", attackable=23)
+    with pytest.raises(SystemExit, match=r"random_prefix\.parquet: has 24 attackable prompts, the concept 23; run"):
+        table(make_params(), inputs / "cells", tmp_path / "concepts")
     (tmp_path / "concepts" / "unicorn" / "counts.json").unlink()
     with pytest.raises(SystemExit, match=r"unicorn/counts\.json: missing"):
         table(make_params(), inputs / "cells", tmp_path / "concepts")
+
+
+def test_judges_summaries_stand_with_their_concept(report, inputs, tmp_path):
+    """Style cosine: of ink_style alone, by judge and method; what only one method has is not shown."""
+    rows = pd.read_csv(report / "table.csv").groupby(["concept", "method"])["summary style cosine x100"].first()
+    assert rows["ink_style", "eraseflow"] == 12.5 + len("eraseflow") and rows["unicorn"].isna().all()
+    title = "style cosine x100 (target pictures)"
+    unicorn, ink_style = (report / "table.md").read_text().split("## ink_style")
+    assert title not in unicorn and title in ink_style and "21.5" in ink_style
+    assert "style cosine x100" in (report / "index.html").read_text()
+    shutil.copytree(inputs / "cells", tmp_path / "cells")
+    path = tmp_path / "cells" / "ink_style" / "esd" / "scores.json"
+    path.write_text(path.read_text().replace("style cosine", "another cosine"))
+    with pytest.raises(SystemExit, match=r"ink_style: only some of the cells have a style cosine x100"):
+        table(make_params(), tmp_path / "cells", inputs / "concepts")
 
 
 @pytest.mark.parametrize("blur", [True, False])

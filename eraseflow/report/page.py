@@ -14,14 +14,14 @@ from matplotlib.figure import Figure
 from eraseflow import verdict
 from eraseflow.metrics.rates import Rate
 from eraseflow.params import Params
-from eraseflow.report import budget, reproduction, sweep
+from eraseflow.report import baselines, budget, reproduction, sweep
 from eraseflow.report.cells import Cell, CellError, read_json, withheld
 from eraseflow.report.counterparts import TESTBED
 from eraseflow.report.grids import evenly
 from eraseflow.report.plots import encode, fid_vs_attack
 from eraseflow.report.published import FOOTNOTES, LETTERS
 from eraseflow.report.published_figure import published
-from eraseflow.report.readable import PER_ATTACK, counted, readable
+from eraseflow.report.readable import LUCK, counted, per_attack, readable
 from eraseflow.report.table import REFERENCE
 
 FOUND = 3  # adversarial prompts shown for each method and attack
@@ -71,7 +71,7 @@ def render(
         params=params,
         testbed=params.testbeds[params.table.testbed],
         reference=REFERENCE,
-        per_attack=PER_ATTACK,
+        per_attack=per_attack(frame),
         most_found=FOUND,
         blurs=params.report.blur and params.testbeds[params.table.testbed].safety_judge is not None,
         first=frame.iloc[0].to_dict(),
@@ -79,6 +79,7 @@ def render(
         published=_widths(lambda columns: published(params, literature.figures, frame, columns), 1, 2),
         reproduced=_reproduced(params, literature.reproduced),
         sweep=_widths(lambda columns: sweep.sweep(params, curves.sweep, columns), 1, 3) if len(curves.sweep) else None,
+        luck=LUCK,
         sweep_caption=sweep.CAPTION,
         budget_caption=budget.CAPTION,
         training=_picture(training) if training.is_file() else None,
@@ -124,9 +125,11 @@ def _concept(
         "block": params.concepts[name],
         "counted": counted(frame[frame["concept"] == name]),
         "n_prompts": int(frame.loc[frame["concept"] == name, "n_prompts"].iloc[0]),
+        "n_attackable": int(frame.loc[frame["concept"] == name, "n_attackable"].iloc[0]),
         "rule": verdict.rule(params.concepts[name].judge),
         "columns": list(text.columns),
         "rows": text.to_numpy().tolist(),
+        "luck": baselines.sentences(frame[frame["concept"] == name]),
         "grid": _picture(drawn / "grids" / f"{name}.png"),
         "budget": _widths(lambda columns: budget.budget(params, curves.budget, name, columns), 1, 4),
         "kept_grid": _picture(drawn / "grids" / f"{name}_kept.png"),
