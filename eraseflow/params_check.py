@@ -113,6 +113,8 @@ def check_table(params: "Params", root: Path) -> None:
                 raise ParamsError(f"params.yaml: table.{family}: {name!r} appears twice")
             if family != "concepts" and table.testbed not in blocks[name]:
                 raise ParamsError(f"params.yaml: {family}.{name}: has no block for testbed {table.testbed!r}")
+    for name in table.transfer:
+        _known(name, table.attacks, "table.transfer", "attack of table.attacks")
     for name in table.concepts:
         concept = params.concepts[name]
         if concept.testbed != table.testbed:

@@ -83,6 +83,7 @@ def make_cell(folder: Path, concept: str, method: str, png=make_png) -> None:
         attacked["step"] = np.where(numbers < pre, 0, np.where(numbers < successes, 3, -1))
         attacked = attacked.assign(attackable=True, **costs_of(attack, attacked["step"]))
         attacked["adversarial_prompt"] = "<script>alert(1)</script> " + attacked["prompt"]
+        attacked["adversarial_seed"] = attacked["seed"]
         attacked["blocked"] = np.where(numbers == 7, 2 * (method == "esd"), 0)
         attacked["png"] = [png(rng) for _ in numbers]
         attacked.to_parquet(folder / f"attack-{attack}.parquet")
@@ -214,7 +215,8 @@ def test_builds_are_identical_and_leave_other_files(report, inputs):
         *(f"grids/{concept}{kept}.png" for concept in ("unicorn", "ink_style") for kept in ("", "_kept")),
         *("table.csv", "table.md", "table.tex", "metrics.json", "index.html", "judges.json"),
         *("fid_vs_attack.png", "fid_vs_attack.svg", "training/eraseflow.png"),
-        *("published.png", "published.svg", "reproduction.csv", "sweep/curves.csv", "budget/curves.csv"),
+        *("published.png", "published.svg", "reproduction.csv", "sweep/curves.csv"),
+        *("budget/curves.csv", "transfer/matrices.csv"),
         *(f"budget/{concept}.{kind}" for concept in ("unicorn", "ink_style") for kind in ("png", "svg")),
     }
 
