@@ -1,9 +1,9 @@
-# make setup | repro | test | test-fast | lint | clean-work; `make repro ARGS="-f base"` passes arguments to dvc repro.
+# make setup | repro | full | test | test-fast | lint | clean-work; `make repro ARGS="-f base"` passes arguments to dvc repro.
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 READY := .venv/.ready
 
-.PHONY: setup repro test test-fast lint clean-work
+.PHONY: setup repro full test test-fast lint clean-work
 
 setup: $(READY)
 
@@ -18,6 +18,10 @@ $(READY): requirements.txt pyproject.toml
 repro: setup
 	.venv/bin/python -m eraseflow repro $(ARGS)
 
+# The table of all methods, concepts and attacks of the emoji testbed, into reports/full; hours, goes on after a stop.
+full: setup
+	.venv/bin/python -m eraseflow full $(ARGS)
+
 test: lint
 	.venv/bin/python -m pytest
 
@@ -29,6 +33,7 @@ lint: setup
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 
-# Unfinished work of stages that were stopped; without it they start over.
+# Unfinished work of stages that were stopped, without which they start over, and the folder of `make full`, whose
+# finished cells are in DVC's cache.
 clean-work:
 	rm -rf .work

@@ -405,7 +405,8 @@ def test_page_needs_no_network_and_escapes(report):
     found = References(page)
     assert found.scripts == 0  # the cells' prompts try to bring one
     assert all(address.startswith(("#", "data:image/")) for address in found.addresses)
-    assert sum(address.startswith("data:") for address in found.addresses) == 2 + 2 * 4 + 2 + 1 + 2
+    drawn = page.count('class="drawn"')
+    assert sum(address.startswith("data:") for address in found.addresses) == 2 + 2 * 4 + 2 + 1 + 2 + drawn
     assert "url(" not in page and "@import" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt; a unicorn" in page and "&lt;b&gt;trained" in page
     assert "280/288 = 97 %" in page

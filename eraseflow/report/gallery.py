@@ -33,7 +33,7 @@ def found(params: Params, cells: Path, concept: str, hidden: dict[str, str]) -> 
                 one = {"method": method, "attack": attack, **{str(name): value for name, value in row.items()}}
                 if prompt_id in hidden:
                     one |= {"prompt": hidden[prompt_id], "adversarial_prompt": "in the cell's parquet file"}
-                drawn = {"erased": plain[method].loc[prompt_id], "attacked": row}
+                drawn: dict[str, Any] = {"erased": plain[method].loc[prompt_id], "attacked": row}
                 if "original" in plain:
                     drawn = {"original": plain["original"].loc[prompt_id]} | drawn
                 one["pictures"] = {
