@@ -30,7 +30,7 @@ def test_a_training_by_hand(pipeline):
 
     def erase() -> Edit:
         frozen = copy.deepcopy(pipeline.unet)
-        sampling.embed(pipeline, ["a horse"] * 5)
+        sampling.embed(pipeline, list("abcde"))
         pipeline.unet.requires_grad_(False)
         masters = Masters([pipeline.unet.get_parameter(name) for name in NAMES])
         optimiser = torch.optim.SGD(masters.copies, lr=1.0)
