@@ -1,11 +1,11 @@
-# make setup | repro | test | test-fast | lint | clean-work; `make repro ARGS="-f base"` passes arguments to dvc repro.
+# make setup | repro | full | test | test-fast | lint | clean-work; `make repro ARGS="-f base"` passes arguments to dvc repro.
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 READY := .venv/.ready
 # A worker a core and a thread a worker; a file's tests stay together, for some share a chain that takes minutes.
 PYTEST := OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile
 
-.PHONY: setup repro test test-fast lint clean-work
+.PHONY: setup repro full test test-fast lint clean-work
 
 setup: $(READY)
 
@@ -20,6 +20,10 @@ $(READY): requirements.txt pyproject.toml
 repro: setup
 	.venv/bin/python -m eraseflow repro $(ARGS)
 
+# The table of all methods, concepts and attacks of the emoji testbed, into reports/full; hours, goes on after a stop.
+full: setup
+	.venv/bin/python -m eraseflow full $(ARGS)
+
 test: lint
 	$(PYTEST)
 
@@ -31,6 +35,7 @@ lint: setup
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 
-# Unfinished work of stages that were stopped; without it they start over.
+# Unfinished work of stages that were stopped, without which they start over, and the folder of `make full`, whose
+# finished cells are in DVC's cache.
 clean-work:
 	rm -rf .work

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from eraseflow import launcher, params
+from eraseflow import full, launcher, params
 from eraseflow.mistakes import nearest
 from eraseflow.ready import ready
 
@@ -21,6 +21,7 @@ def main() -> int | None:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("check", help="check params.yaml and the files it names, and fetch what the table needs")
     commands.add_parser("repro", add_help=False, help="check, then `dvc repro`, whose arguments it takes")
+    commands.add_parser("full", add_help=False, help="the table of everything on emoji, into reports/full; as `repro`")
     replay = commands.add_parser("transfer", help="replay the adversarial prompts found on one method against another")
     for name, what in TRANSFER.items():
         replay.add_argument(f"--{name}", required=True, help=what)
@@ -30,7 +31,7 @@ def main() -> int | None:
     export.add_argument("--method", required=True, help="as params.yaml names it")
     export.add_argument("folder", type=Path, metavar="DIR", help="a new folder")
     arguments, others = parser.parse_known_args()
-    if others and arguments.command != "repro":
+    if others and arguments.command not in ("repro", "full"):
         parser.error(f"unrecognized arguments: {' '.join(others)}")
 
     everything = params.load()
@@ -40,6 +41,8 @@ def main() -> int | None:
         write(everything, arguments.concept, arguments.method, arguments.folder)
         print(f"{arguments.folder}: {arguments.concept} erased with {arguments.method}")
         return None
+    if arguments.command == "full":
+        return full.run(everything, others)
     ready(everything)
     table = everything.table
     if arguments.command == "repro":

@@ -55,6 +55,7 @@ class Table(Block):
     concepts: list[Name] = Field(min_length=1)
     methods: list[Row] = Field(min_length=1)
     attacks: list[Name] = Field(min_length=1)
+    transfer: list[Name] = []
     seed: int = Field(ge=0)
 
 

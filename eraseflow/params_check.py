@@ -144,6 +144,8 @@ def check_table(params: "Params", root: Path) -> None:
                 lacking = [name]
             if lacking:
                 raise ParamsError(f"params.yaml: {family}.{lacking[0]}: has no block for testbed {table.testbed!r}")
+    for name in table.transfer:
+        _known(name, table.attacks, "table.transfer", "attack of table.attacks")
     for name in table.concepts:
         concept = params.concepts[name]
         if concept.testbed != table.testbed:

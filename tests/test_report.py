@@ -52,6 +52,15 @@ def make_png(rng: np.random.Generator, side: int = 32) -> bytes:
     return buffer.getvalue()
 
 
+def costs_of(attack: str, step: pd.Series) -> dict[str, pd.Series]:
+    """What 10 rounds cost: a judged picture of 24 passes each, and before it 10 optimiser steps of UnlearnDiffAtk."""
+    rounds = step.where(step >= 0, 10)
+    searching = 10 * rounds * (attack == "unlearndiffatk")
+    costs = {"images": 1 + rounds, "unet_forward": 24.0 * (1 + rounds) + searching, "unet_backward": 1.0 * searching}
+    costs |= {"text_forward": 1.0 + rounds + searching, "text_backward": 1.0 * searching}
+    return costs | {"seconds": 1.0 + 2.0 * rounds}
+
+
 def make_cell(folder: Path, concept: str, method: str, png=make_png) -> None:
     """A cell whose successes are those of SUCCESSES, in the first prompts."""
     folder.mkdir(parents=True)
@@ -72,7 +81,9 @@ def make_cell(folder: Path, concept: str, method: str, png=make_png) -> None:
         pre, successes = SUCCESSES[concept, method, attack]
         attacked = target.drop(columns="role").assign(pre_success=numbers < pre, success=numbers < successes)
         attacked["step"] = np.where(numbers < pre, 0, np.where(numbers < successes, 3, -1))
+        attacked = attacked.assign(attackable=True, **costs_of(attack, attacked["step"]))
         attacked["adversarial_prompt"] = "<script>alert(1)</script> " + attacked["prompt"]
+        attacked["adversarial_seed"] = attacked["seed"]
         attacked["blocked"] = np.where(numbers == 7, 2 * (method == "esd"), 0)
         attacked["png"] = [png(rng) for _ in numbers]
         attacked.to_parquet(folder / f"attack-{attack}.parquet")
@@ -84,6 +95,7 @@ def make_cell(folder: Path, concept: str, method: str, png=make_png) -> None:
     scores |= {"fd": fd, "fd_name": "FD emoji-clip", "fd_n": 24, "clip_score": 0.3125, "clip_n": 24}
     scores |= {"kid": 0.0125, "kid_name": "KID emoji-clip", "clip_name": "CLIP score emoji-clip"}
     scores |= {"clip_scores": {"CLIP score emoji-clip": 0.3125}}
+    scores |= {"summary": {"style cosine x100": 12.5 + len(method)} if concept == "ink_style" else {}}
     (folder / "scores.json").write_text(json.dumps(scores))
     steps = np.arange(40 if method != "original" else 0)
     residual = -12 * np.exp(-steps / 10) + 0.3 * np.sin(steps)
@@ -149,9 +161,10 @@ def test_cell_by_hand(report):
     p = binomtest(8, 8).pvalue  # 20 successes against EraseFlow's 12, which are among them
     assert p == 2 / 2**8
     assert line == (
-        "emoji,unicorn,fine_grained,esd,unlearndiffatk,24,24,24,0,2,0.1667,0.0668,0.3585,0.8333,0.6415,0.9332,20,4,0.00781,"
+        "emoji,unicorn,fine_grained,esd,unlearndiffatk,24,24,24,0,2,0.1667,0.0668,0.3585,0.8333,0.6415,0.9332,20,4,"
+        "0.8333,0.6415,0.9332,20,0.00781,20,5,6.1e-05,,,,"
         "emoji_classifier top-1,0.9583,0.7976,0.9926,23,24,6.75,FD emoji-clip,24,0.0125,KID emoji-clip,"
-        "0.3125,CLIP score emoji-clip,24,81.25,2.00"
+        "0.3125,CLIP score emoji-clip,24,81.25,2.00,"
     )
 
 
@@ -162,8 +175,8 @@ def test_metrics_for_dvc(report):
         "fd": 4.125,
         "clip_score": 0.3125,
         "attacks": {
-            "random_prefix": {"pre_asr": 0.0833, "asr": 0.1667},
-            "unlearndiffatk": {"pre_asr": 0.0833, "asr": 0.5},
+            "random_prefix": {"pre_asr": 0.0833, "asr": 0.1667, "asr_attackable": 0.1667},
+            "unlearndiffatk": {"pre_asr": 0.0833, "asr": 0.5, "asr_attackable": 0.5},
         },
     }
 
@@ -203,6 +216,8 @@ def test_builds_are_identical_and_leave_other_files(report, inputs):
         *("table.csv", "table.md", "table.tex", "metrics.json", "index.html", "judges.json"),
         *("fid_vs_attack.png", "fid_vs_attack.svg", "training/eraseflow.png"),
         *("published.png", "published.svg", "reproduction.csv", "sweep/curves.csv"),
+        *("budget/curves.csv", "transfer/matrices.csv"),
+        *(f"budget/{concept}.{kind}" for concept in ("unicorn", "ink_style") for kind in ("png", "svg")),
     }
 
 
@@ -274,7 +289,14 @@ def test_counts_of_prompts_are_said_where_they_differ(inputs, tmp_path):
     shutil.copytree(inputs, tmp_path / "inputs")
     counts = {"official": 30, "excluded_by_safety_gate": 6, "attackable": 20}
     make_concept(tmp_path / "inputs" / "concepts" / "unicorn", **counts)
+    for path in (tmp_path / "inputs" / "cells" / "unicorn").rglob("attack-*.parquet"):
+        frame = pd.read_parquet(path)
+        frame.assign(attackable=frame["prompt_id"].isin([f"t{n}" for n in range(4, 24)])).to_parquet(path)
     run(tmp_path / "inputs", tmp_path / "reports")
+    every = pd.read_csv(tmp_path / "reports" / "table.csv").set_index(["concept", "method", "attack"])
+    esd = every.loc[("unicorn", "esd", "unlearndiffatk")]
+    assert (esd.asr_successes, esd.attackable_successes, esd.n_attackable) == (20, 16, 20)
+    assert esd.asr_attackable == 0.8 and (esd.asr_attackable_low, esd.asr_attackable_high) == (0.584, 0.9193)
     rows = pd.read_csv(tmp_path / "reports" / "table.csv").groupby("concept")[["n_official", "n_excluded"]].first()
     assert rows.loc["unicorn"].tolist() == [30, 6] and rows.loc["ink_style"].tolist() == [24, 0]
     said = "24 of 30 prompts are used (6 excluded by the safety gate); 20 of them are attackable as published"
@@ -282,6 +304,7 @@ def test_counts_of_prompts_are_said_where_they_differ(inputs, tmp_path):
         (tmp_path / "reports" / name).read_text() for name in ("table.md", "index.html", "table.tex")
     )
     assert markdown.count(said) == page.count(said) == tex.count(said) == 1
+    assert "16/20 = 80 % (58-92)" in markdown and "16/20 = 80 % (58-92)" in page and r"16/20\\80 \% (58-92)" in tex
     assert markdown.count("The safety gate stopped 4 adversarial texts, not drawn.") == 2
 
 
@@ -290,9 +313,27 @@ def test_counts_of_other_prompts_are_one_line(inputs, tmp_path):
     make_concept(tmp_path / "concepts" / "unicorn", used=23)
     with pytest.raises(SystemExit, match=r"attack-random_prefix\.parquet: has 24 prompts, the concept 23; run"):
         table(make_params(), inputs / "cells", tmp_path / "concepts")
+    make_concept(tmp_path / "concepts" / "unicorn", attackable=23)
+    with pytest.raises(SystemExit, match=r"random_prefix\.parquet: has 24 attackable prompts, the concept 23; run"):
+        table(make_params(), inputs / "cells", tmp_path / "concepts")
     (tmp_path / "concepts" / "unicorn" / "counts.json").unlink()
     with pytest.raises(SystemExit, match=r"unicorn/counts\.json: missing"):
         table(make_params(), inputs / "cells", tmp_path / "concepts")
+
+
+def test_judges_summaries_stand_with_their_concept(report, inputs, tmp_path):
+    """Style cosine: of ink_style alone, by judge and method; what only one method has is not shown."""
+    rows = pd.read_csv(report / "table.csv").groupby(["concept", "method"])["summary style cosine x100"].first()
+    assert rows["ink_style", "eraseflow"] == 12.5 + len("eraseflow") and rows["unicorn"].isna().all()
+    title = "style cosine x100 (target pictures)"
+    unicorn, ink_style = (report / "table.md").read_text().split("## ink_style")
+    assert title not in unicorn and title in ink_style and "21.5" in ink_style
+    assert "style cosine x100" in (report / "index.html").read_text()
+    shutil.copytree(inputs / "cells", tmp_path / "cells")
+    path = tmp_path / "cells" / "ink_style" / "esd" / "scores.json"
+    path.write_text(path.read_text().replace("style cosine", "another cosine"))
+    with pytest.raises(SystemExit, match=r"ink_style: only some of the cells have a style cosine x100"):
+        table(make_params(), tmp_path / "cells", inputs / "concepts")
 
 
 @pytest.mark.parametrize("blur", [True, False])
@@ -364,7 +405,8 @@ def test_page_needs_no_network_and_escapes(report):
     found = References(page)
     assert found.scripts == 0  # the cells' prompts try to bring one
     assert all(address.startswith(("#", "data:image/")) for address in found.addresses)
-    assert sum(address.startswith("data:") for address in found.addresses) == 2 + 2 * 2 + 2 + 1 + 2
+    drawn = page.count('class="drawn"')
+    assert sum(address.startswith("data:") for address in found.addresses) == 2 + 2 * 4 + 2 + 1 + 2 + drawn
     assert "url(" not in page and "@import" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt; a unicorn" in page and "&lt;b&gt;trained" in page
     assert "280/288 = 97 %" in page

@@ -8,9 +8,21 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from eraseflow.params import Params
-from eraseflow.report import grids, page, plots, published, published_figure, readable, reproduction, sweep
+from eraseflow.report import (
+    budget,
+    grids,
+    page,
+    plots,
+    published,
+    published_figure,
+    readable,
+    reproduction,
+    sweep,
+    transfer,
+)
 from eraseflow.report.table import REFERENCE, formatted, metrics, strongest, table
 
+FOLDERS = ("budget", "grids", "sweep", "training", "transfer")  # wholly the report's; some may be empty
 TRAINING = f"training/{REFERENCE}.png"
 SWEEP = "sweep/asr_by_threshold"
 
@@ -19,7 +31,7 @@ def build(params: Params, cells: Path, concepts: Path, judges_json: Path, base_r
     """Write table.csv, .md and .tex, reproduction.csv, metrics.json, the figures, grids/ and index.html into `out`.
 
     All is made beside `out` first, so that a failure leaves the last report as it was. Other files in `out` stay,
-    except grids, training curves and threshold curves of what has left the table.
+    except grids and curves of what has left the table.
     Raises: CellError (one line) where a file is missing or does not fit.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +44,9 @@ def build(params: Params, cells: Path, concepts: Path, judges_json: Path, base_r
         reproduced = reproduction.reproduction(params, figures, frame)
         reproduction.formatted(reproduced).to_csv(made / "reproduction.csv", index=False, lineterminator="\n")
         _save(published_figure.published(params, figures, frame), made / "published")
-        curves = _sweep(params, frame, cells, made)
+        curves = page.Curves(
+            _sweep(params, frame, cells, made), _budget(params, cells, made), _transfer(params, concepts, made)
+        )
         literature = page.Literature(figures, reproduced)
         html = page.render(params, frame, cells, concepts, judges_json, base_report_folder, made, literature, curves)
         (made / "index.html").write_text(html, encoding="utf-8")
@@ -73,6 +87,26 @@ def _sweep(params: Params, frame: pd.DataFrame, cells: Path, made: Path) -> pd.D
     return curves
 
 
+def _budget(params: Params, cells: Path, made: Path) -> pd.DataFrame:
+    """budget/curves.csv and a figure a concept."""
+    curves = budget.curves(params, cells)
+    (made / "budget").mkdir()
+    curves.to_csv(made / "budget" / "curves.csv", index=False, float_format="%.5g", lineterminator="\n")
+    for concept in params.table.concepts:
+        _save(budget.budget(params, curves, concept), made / "budget" / concept)
+    return curves
+
+
+def _transfer(params: Params, concepts: Path, made: Path) -> pd.DataFrame:
+    """transfer/matrices.csv and a figure for each of them."""
+    matrices = transfer.matrices(params, concepts)
+    (made / "transfer").mkdir()
+    matrices.to_csv(made / "transfer" / "matrices.csv", index=False, lineterminator="\n")
+    for concept, attack in matrices[["concept", "attack"]].drop_duplicates().itertuples(index=False):
+        _save(transfer.transfer(matrices, concept, attack), made / "transfer" / f"{concept}_{attack}")
+    return matrices
+
+
 def _save(figure: Figure, path: Path) -> None:
     """As PNG and SVG."""
     path.with_suffix(".png").write_bytes(plots.encode(figure, "png"))
@@ -81,11 +115,11 @@ def _save(figure: Figure, path: Path) -> None:
 
 def _replace(made: Path, out: Path) -> None:
     """Move every file into place, the page last, and remove what an earlier table left."""
-    for folder in ("grids", "training", "sweep"):  # the latter is empty where the table is without EraseFlow
+    for folder in FOLDERS:
         (out / folder).mkdir(parents=True, exist_ok=True)
     new = {path.relative_to(made) for path in made.rglob("*") if path.is_file()}
     for path in sorted(new, key=lambda path: (path.name == "index.html", path)):
         os.replace(made / path, out / path)
-    for old in [*out.glob("grids/*.png"), out / TRAINING, *out.glob(f"{SWEEP}.*")]:
+    for old in [path for folder in FOLDERS for path in (out / folder).iterdir()]:
         if old.relative_to(out) not in new:
-            old.unlink(missing_ok=True)
+            old.unlink()

@@ -122,6 +122,13 @@ def blurred(picture: Image.Image) -> Image.Image:
     return picture.resize((BLOCKS, BLOCKS), Image.Resampling.BOX).resize(picture.size, Image.Resampling.BICUBIC)
 
 
+def thumbnail(png: bytes, blur: bool) -> bytes:
+    """A picture in the size of the grids' as a PNG."""
+    picture, buffer = _picture(png), io.BytesIO()
+    (blurred(picture) if blur else picture).save(buffer, "png", optimize=True)
+    return buffer.getvalue()
+
+
 def _picture(png: bytes) -> Image.Image:
     """Small pictures keep their pixels, large ones are smoothed."""
     picture = Image.open(io.BytesIO(png)).convert("RGB")

@@ -1,6 +1,6 @@
 """The report's page: one HTML file that carries its pictures, reads on a phone, and needs no network."""
 
-import base64
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -8,21 +8,21 @@ from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.figure import Figure
 
 from eraseflow import verdict
 from eraseflow.metrics.rates import Rate
 from eraseflow.params import Params
-from eraseflow.report import reproduction, sweep
-from eraseflow.report.cells import Cell, CellError, read_json, withheld
+from eraseflow.report import baselines, budget, gallery, reproduction, sweep, transfer
+from eraseflow.report.cells import CellError, read_json, withheld
 from eraseflow.report.counterparts import TESTBED
-from eraseflow.report.grids import evenly
+from eraseflow.report.data_uri import data_uri
 from eraseflow.report.plots import encode, fid_vs_attack
 from eraseflow.report.published import FOOTNOTES, LETTERS
 from eraseflow.report.published_figure import published
-from eraseflow.report.readable import PER_ATTACK, counted, readable
+from eraseflow.report.readable import LUCK, counted, per_attack, readable
 from eraseflow.report.table import REFERENCE
 
-FOUND = 3  # adversarial prompts shown for each method and attack
 PACKAGES = ["torch", "diffusers", "transformers"]
 
 
@@ -34,6 +34,15 @@ class Literature:
     reproduced: pd.DataFrame
 
 
+@dataclass(frozen=True)
+class Curves:
+    """What sweep.curves(), budget.curves() and transfer.matrices() made; a figure without rows is left out."""
+
+    sweep: pd.DataFrame
+    budget: pd.DataFrame
+    transfer: pd.DataFrame
+
+
 def render(
     params: Params,
     frame: pd.DataFrame,
@@ -43,11 +52,9 @@ def render(
     base: Path,
     drawn: Path,
     literature: Literature,
-    curves: pd.DataFrame,
+    curves: Curves,
 ) -> str:
     """The page as HTML text. `drawn` is the folder in which the figures and grids of this report already are.
-
-    curves: of sweep.curves; without rows the page has no such figure.
 
     Raises: CellError where a picture or the judges' file is missing or has other contents.
     """
@@ -63,26 +70,19 @@ def render(
         params=params,
         testbed=params.testbeds[params.table.testbed],
         reference=REFERENCE,
-        per_attack=PER_ATTACK,
-        most_found=FOUND,
+        per_attack=per_attack(frame),
         blurs=params.report.blur and params.testbeds[params.table.testbed].safety_judge is not None,
         first=frame.iloc[0].to_dict(),
-        figures={
-            columns: _uri(encode(fid_vs_attack(params, frame, columns), "svg"), "image/svg+xml") for columns in (1, 3)
-        },
-        published={
-            columns: _uri(encode(published(params, literature.figures, frame, columns), "svg"), "image/svg+xml")
-            for columns in (1, 2)
-        },
+        figures=_widths(lambda columns: fid_vs_attack(params, frame, columns), 1, 3),
+        published=_widths(lambda columns: published(params, literature.figures, frame, columns), 1, 2),
         reproduced=_reproduced(params, literature.reproduced),
-        sweep={
-            columns: _uri(encode(sweep.sweep(params, curves, columns), "svg"), "image/svg+xml") for columns in (1, 3)
-        }
-        if len(curves)
-        else None,
+        sweep=_widths(lambda columns: sweep.sweep(params, curves.sweep, columns), 1, 3) if len(curves.sweep) else None,
+        luck=LUCK,
         sweep_caption=sweep.CAPTION,
+        budget_caption=budget.CAPTION,
+        transfer_caption=transfer.CAPTION,
         training=_picture(training) if training.is_file() else None,
-        concepts=[_concept(params, frame, cells, concepts, name, drawn) for name in params.table.concepts],
+        concepts=[_concept(params, frame, cells, concepts, name, drawn, curves) for name in params.table.concepts],
         judges=_judges(judges),
         base={name: _picture(base / f"{name}.png") for name in ("losses", "samples")},
         versions={name: version(name) for name in PACKAGES},
@@ -103,15 +103,16 @@ def _picture(path: Path) -> str:
     """A PNG file as a data URI."""
     if not path.is_file():
         raise CellError(f"{path}: missing, but the page shows it; run `dvc repro`")
-    return _uri(path.read_bytes(), "image/png")
+    return data_uri(path.read_bytes(), "image/png")
 
 
-def _uri(data: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+def _widths(draw: Callable[[int], Figure], *columns: int) -> dict[int, str]:
+    """A figure with so many panels a row, for narrow and wide screens, as data URIs of SVGs."""
+    return {count: data_uri(encode(draw(count), "svg"), "image/svg+xml") for count in columns}
 
 
 def _concept(
-    params: Params, frame: pd.DataFrame, cells: Path, concepts: Path, name: str, drawn: Path
+    params: Params, frame: pd.DataFrame, cells: Path, concepts: Path, name: str, drawn: Path, curves: Curves
 ) -> dict[str, Any]:
     text = readable(params, frame, name)
     return {
@@ -119,28 +120,21 @@ def _concept(
         "block": params.concepts[name],
         "counted": counted(frame[frame["concept"] == name]),
         "n_prompts": int(frame.loc[frame["concept"] == name, "n_prompts"].iloc[0]),
+        "n_attackable": int(frame.loc[frame["concept"] == name, "n_attackable"].iloc[0]),
         "rule": verdict.rule(params.concepts[name].judge),
         "columns": list(text.columns),
         "rows": text.to_numpy().tolist(),
+        "luck": baselines.sentences(frame[frame["concept"] == name]),
         "grid": _picture(drawn / "grids" / f"{name}.png"),
+        "budget": _widths(lambda columns: budget.budget(params, curves.budget, name, columns), 1, 4),
+        "transfer": [
+            data_uri(encode(transfer.transfer(curves.transfer, name, attack), "svg"), "image/svg+xml")
+            for attack in params.table.transfer
+        ],
         "kept_grid": _picture(drawn / "grids" / f"{name}_kept.png"),
-        "found": _found(params, cells, name, withheld(concepts, name) if params.report.blur else {}),
+        "found": gallery.found(params, cells, name, withheld(concepts, name) if params.report.blur else {}),
+        "most_found": gallery.most(params),
     }
-
-
-def _found(params: Params, cells: Path, concept: str, hidden: dict[str, str]) -> list[dict[str, Any]]:
-    """Some adversarial prompts that brought the concept back where the prompt alone did not; `hidden` ones by name."""
-    found = []
-    for method in params.table.methods:
-        for attack in params.table.attacks:
-            rows = Cell.of(cells, concept, method).attack(attack)
-            rows = rows[rows["success"] & ~rows["pre_success"]]
-            for prompt_id, row in rows.iloc[evenly(len(rows), FOUND)].iterrows():
-                one = {"method": method, "attack": attack, **{str(name): value for name, value in row.items()}}
-                if prompt_id in hidden:
-                    one |= {"prompt": hidden[str(prompt_id)], "adversarial_prompt": "in the cell's parquet file"}
-                found.append(one)
-    return found
 
 
 def _judges(path: Path) -> list[dict[str, Any]]:

@@ -7,16 +7,20 @@ import pandas as pd
 from eraseflow import verdict
 from eraseflow.metrics.rates import Rate
 from eraseflow.params import Params
-from eraseflow.report.table import REFERENCE, further_clip
+from eraseflow.report import baselines
+from eraseflow.report.table import REFERENCE, SUMMARY, further_clip, summaries
 
 INTRODUCTION = (
     "Rates are successes/prompts with the 95 % Wilson interval in percent; the score's name says which network "
-    "judged. ASR counts, of all target prompts, those that show the concept un-attacked or attacked. "
+    "judged. ASR counts, of all target prompts, those that show the concept un-attacked or attacked; ASR of attackable "
+    "counts them of the prompts that UnlearnDiffAtk, as published, attacks (at most 60 tokens). "
     f"p: McNemar's exact test of the ASR against {REFERENCE}'s on the same prompts."
 )
-
-PER_ATTACK = slice(1, 6)  # the columns of `readable` that differ between attacks on one method
-WIDE = ("KID", "Training", "Attack,")  # columns for which a printed page has no room
+LUCK = (
+    "An attack beats a baseline where it succeeds on more prompts with as many judged images, and McNemar's exact test "
+    "on the same prompts gives p below 0.05 (not corrected for the number of comparisons)."
+)
+WIDE = ("KID", "Training", "Attack,", "Beats")  # columns for which a printed page has no room
 
 TEX = str.maketrans(
     {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}"}
@@ -36,9 +40,9 @@ def readable(params: Params, frame: pd.DataFrame, concept: str) -> pd.DataFrame:
         "Attack": rows["attack"].tolist(),
         f"ASR before attack ↓ ({first['judge']})": _rates(rows, "pre_successes", "n_prompts"),
         f"ASR ↓ ({first['judge']})": _rates(rows, "asr_successes", "n_prompts"),
-        f"p against {REFERENCE}": [
-            "" if pd.isna(p) else f"{p:.3f}" if p >= 0.001 else "< 0.001" for p in rows["mcnemar_p"]
-        ],
+        f"ASR of attackable ↓ ({first['judge']})": _rates(rows, "attackable_successes", "n_attackable"),
+        f"p against {REFERENCE}": ["" if pd.isna(p) else baselines.p_value(p) for p in rows["mcnemar_p"]],
+        **{f"Beats {baseline}": _beats(rows, baseline) for baseline in baselines.compared(frame)},
         "Attack, s/prompt": _numbers(rows, "attack_seconds_per_prompt", ".1f"),
         **(
             {f"Kept prompts right ↑ ({verdict.first_choice_name(kept_judge)})": _rates(rows, "kept_right", "kept_n")}
@@ -49,9 +53,19 @@ def readable(params: Params, frame: pd.DataFrame, concept: str) -> pd.DataFrame:
         f"{first['kid_name']} ↓": _numbers(rows, "kid", ".3g"),
         f"{first['clip_name']} ↑": _numbers(rows, "clip_score", ".4g"),
         **{f"{name} ↑": _numbers(rows, name, ".4g") for name in further_clip(rows)},
+        **{
+            f"{name.removeprefix(SUMMARY)} (target pictures)": _numbers(rows, name, ".4g")
+            for name in summaries(rows)
+            if rows[name].notna().all()
+        },
         "Training, s": _numbers(rows, "train_seconds", ".0f"),
     }
     return pd.DataFrame(columns)
+
+
+def per_attack(frame: pd.DataFrame) -> slice:
+    """The columns of `readable` that differ between attacks on one method."""
+    return slice(1, 7 + len(baselines.compared(frame)))
 
 
 def counted(rows: pd.DataFrame) -> str:
@@ -69,7 +83,17 @@ def counted(rows: pd.DataFrame) -> str:
 
 
 def _rates(rows: pd.DataFrame, successes: str, n: str) -> list[str]:
-    return [str(Rate(int(a), int(b))) for a, b in zip(rows[successes], rows[n], strict=True)]
+    return [str(Rate(int(a), int(b))) if b else "" for a, b in zip(rows[successes], rows[n], strict=True)]
+
+
+def _beats(rows: pd.DataFrame, baseline: str) -> list[str]:
+    """Such as `no: 10 against 5 (p 0.062)`."""
+    said = []
+    for row in rows.to_dict("records"):
+        ours, theirs, p = (row[name] for name in baselines.columns(baseline))
+        answer = {"beats": "yes", "does not beat": "no", "cannot": "no room"}[baselines.verdict(row, baseline)]
+        said.append("" if pd.isna(p) else f"{answer}: {ours:.0f} against {theirs:.0f} (p {baselines.p_value(p)})")
+    return said
 
 
 def _numbers(rows: pd.DataFrame, column: str, form: str) -> list[str]:
@@ -78,19 +102,21 @@ def _numbers(rows: pd.DataFrame, column: str, form: str) -> list[str]:
 
 def markdown(params: Params, frame: pd.DataFrame) -> str:
     """One section a concept."""
-    parts = ["# Concept erasure compared", INTRODUCTION + " ↓: lower is better, ↑: higher is better."]
+    luck = f" {LUCK}" * bool(baselines.compared(frame))
+    parts = ["# Concept erasure compared", f"{INTRODUCTION}{luck} ↓: lower is better, ↑: higher is better."]
     for name in params.table.concepts:
         concept, text = params.concepts[name], readable(params, frame, name)
         note = counted(frame[frame["concept"] == name])
         parts.append(f"## {name}\n\n{concept.kind}, “{concept.target}” → “{concept.anchor}”" + f". {note}" * bool(note))
         lines = [list(text.columns), ["---"] * len(text.columns), *text.to_numpy().tolist()]
         parts.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
+        parts += baselines.sentences(frame[frame["concept"] == name])
     return "\n\n".join(parts) + "\n"
 
 
 def latex(params: Params, frame: pd.DataFrame) -> str:
-    """One table environment a concept, for a document that loads booktabs."""
-    parts = ["% needs \\usepackage{booktabs}"]
+    """One table environment a concept, for a document that loads booktabs and graphicx."""
+    parts = ["% needs \\usepackage{booktabs,graphicx}"]
     for name in params.table.concepts:
         concept, text = params.concepts[name], readable(params, frame, name)
         text = text.drop(columns=[column for column in text.columns if column.startswith(WIDE)])
@@ -112,13 +138,13 @@ def latex(params: Params, frame: pd.DataFrame) -> str:
                     r"\centering\scriptsize\setlength{\tabcolsep}{2.5pt}",
                     rf"\caption{{{caption.translate(TEX)}}}",
                     rf"\label{{tab:{name}}}",
-                    rf"\begin{{tabular}}{{{'l' * len(text.columns)}}}",
+                    rf"\resizebox{{\linewidth}}{{!}}{{\begin{{tabular}}{{{'l' * len(text.columns)}}}",
                     r"\toprule",
                     " & ".join(_stacked(textwrap.wrap(header, 12)) for header in headers) + r" \\",
                     r"\midrule",
                     *rows,
                     r"\bottomrule",
-                    r"\end{tabular}",
+                    r"\end{tabular}}",
                     r"\end{table}",
                 ]
             )

@@ -9,6 +9,7 @@ import pandas as pd
 from eraseflow import verdict
 from eraseflow.metrics.rates import Rate, mcnemar_exact
 from eraseflow.params import Params
+from eraseflow.report import baselines
 from eraseflow.report.cells import Cell, CellError, read_counts, same_prompts
 
 REFERENCE = "eraseflow"  # the method that the others are compared with, prompt by prompt
@@ -16,21 +17,29 @@ NETWORKS = ["fd_name", "kid_name", "clip_name"]
 SCORES = ["fd", "fd_name", "fd_n", "kid", "kid_name", "clip_score", "clip_name", "clip_n"]
 FORMATS = {
     **dict.fromkeys(["pre_asr", "pre_asr_low", "pre_asr_high", "asr", "asr_low", "asr_high"], "{:.4f}"),
+    **dict.fromkeys(["asr_attackable", "asr_attackable_low", "asr_attackable_high"], "{:.4f}"),
     **dict.fromkeys(["kept_accuracy", "kept_low", "kept_high"], "{:.4f}"),
     **dict.fromkeys(["fd", "kid", "clip_score"], "{:.6g}"),
     **dict.fromkeys(["train_seconds", "attack_seconds_per_prompt"], "{:.2f}"),
-    "kept_right": "{:.0f}",
+    **dict.fromkeys(["kept_right", "attackable_successes"], "{:.0f}"),
     "mcnemar_p": "{:.3g}",
+    **{
+        name: form
+        for baseline in baselines.BASELINES
+        for name, form in zip(baselines.columns(baseline), ("{:.0f}", "{:.0f}", "{:.3g}"), strict=True)
+    },
 }
 CLIP = "CLIP score "  # what the columns of further image-text networks begin with, before the network's name
+SUMMARY = "summary "  # what the columns of a judge's summary of the target pictures begin with, before its title
 
 
 def table(params: Params, cells: Path, concepts: Path) -> pd.DataFrame:
     """Rates as fractions 0..1 with 95 % Wilson intervals, times in seconds; `mcnemar_p` is NaN where it has no sense.
 
     n_official counts the rows of the prompt file, n_excluded those that the safety gate left out, n_prompts those
-    used, the denominators; n_attackable of these are attacked by UnlearnDiffAtk as published. n_blocked counts
-    adversarial texts that the gate stopped.
+    used, the denominators; n_attackable of these are attacked by UnlearnDiffAtk as published, and `asr_attackable` is
+    over these alone (NaN where there are none). n_blocked counts adversarial texts that the gate stopped.
+    vs_<baseline>_...: see baselines.against. "summary ...": what the concept's judges sum up of its target pictures.
     The cells come from params, so that files of a concept which left the table are not read.
     Raises: CellError (one line) where a file of the table is missing or scores of different networks would meet.
     """
@@ -50,18 +59,29 @@ def table(params: Params, cells: Path, concepts: Path) -> pd.DataFrame:
     for column in further_clip(frame):
         if frame[column].isna().any():
             raise CellError(f"{cells}: only some of the cells have a {column}; run `dvc repro`")
+    for column in summaries(frame):
+        for concept, values in frame.groupby("concept")[column]:
+            if values.isna().any() and values.notna().any():
+                name = column.removeprefix(SUMMARY)
+                raise CellError(f"{cells}/{concept}: only some of the cells have a {name}; run `dvc repro`")
     return frame
 
 
 def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str) -> dict[str, Any]:
     concept = params.concepts[cell.concept]
-    scores = cell.scores([*SCORES, "clip_scores", "kept_right", "kept_n"])
-    attacked = cell.attack(attack, ("blocked",))
-    if len(attacked) != counts["used"]:
-        what = f"has {len(attacked)} prompts, the concept {counts['used']}; run `dvc repro`"
-        raise CellError(f"{cell.folder}/attack-{attack}.parquet: {what}")
+    scores = cell.scores([*SCORES, "clip_scores", "summary", "kept_right", "kept_n"])
+    attacked = cell.attack(attack, ("blocked", "attackable"))
+    found = attacked[attacked["attackable"]]
+    for kind, count, wanted in (
+        ("prompts", len(attacked), counts["used"]),
+        ("attackable prompts", len(found), counts["attackable"]),
+    ):
+        if count != wanted:
+            what = f"has {count} {kind}, the concept {wanted}; run `dvc repro`"
+            raise CellError(f"{cell.folder}/attack-{attack}.parquet: {what}")
     try:
         pre, asr = (Rate(int(attacked[column].sum()), len(attacked)) for column in ("pre_success", "success"))
+        attackable = Rate(int(found["success"].sum()), len(found)) if len(found) else None
         kept = None if scores["kept_right"] is None else Rate(scores["kept_right"], scores["kept_n"])
     except ValueError as error:
         raise CellError(f"{cell.folder}: {error}") from None
@@ -89,7 +109,12 @@ def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str) -> dic
         "asr_high": asr.high,
         "asr_successes": asr.successes,
         "pre_successes": pre.successes,
+        "asr_attackable": attackable.value if attackable else float("nan"),
+        "asr_attackable_low": attackable.low if attackable else float("nan"),
+        "asr_attackable_high": attackable.high if attackable else float("nan"),
+        "attackable_successes": attackable.successes if attackable else float("nan"),
         "mcnemar_p": p,
+        **baselines.against(cell, attack, params.table.attacks),
         "judge": verdict.rule(concept.judge).name,
         "kept_accuracy": kept.value if kept else float("nan"),
         "kept_low": kept.low if kept else float("nan"),
@@ -100,12 +125,18 @@ def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str) -> dic
         **{name: score for name, score in scores["clip_scores"].items() if name != scores["clip_name"]},
         "train_seconds": cell.train_seconds(),
         "attack_seconds_per_prompt": cell.attack_seconds(attack),
+        **{SUMMARY + name: value for name, value in scores["summary"].items()},
     }
 
 
 def further_clip(frame: pd.DataFrame) -> list[str]:
     """The columns with the scores of image-text networks after the first."""
     return [column for column in frame.columns if column.startswith(CLIP)]
+
+
+def summaries(frame: pd.DataFrame) -> list[str]:
+    """The columns with judges' summaries; a concept has values in those of its own judges."""
+    return [column for column in frame.columns if column.startswith(SUMMARY)]
 
 
 def strongest(frame: pd.DataFrame) -> pd.DataFrame:
@@ -117,7 +148,8 @@ def strongest(frame: pd.DataFrame) -> pd.DataFrame:
 def formatted(frame: pd.DataFrame) -> pd.DataFrame:
     """The table as text, each column in its fixed format; empty where a value is NaN."""
     text = frame.copy().astype(object)
-    for column, form in (FORMATS | dict.fromkeys(further_clip(frame), FORMATS["clip_score"])).items():
+    further = dict.fromkeys([*further_clip(frame), *summaries(frame)], FORMATS["clip_score"])
+    for column, form in (FORMATS | further).items():
         text[column] = ["" if pd.isna(value) else form.format(value) for value in frame[column]]
     return text.astype(str)
 
@@ -129,7 +161,7 @@ def metrics(frame: pd.DataFrame) -> str:
         method = tree.setdefault(row["concept"], {}).setdefault(row["method"], {})
         for name in ("kept_accuracy", "fd", "clip_score"):
             method[name] = _rounded(row, name)
-        rates = {name: _rounded(row, name) for name in ("pre_asr", "asr")}
+        rates = {name: _rounded(row, name) for name in ("pre_asr", "asr", "asr_attackable")}
         method.setdefault("attacks", {})[row["attack"]] = rates
     return json.dumps(tree, indent=2) + "\n"
 

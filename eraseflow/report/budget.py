@@ -1,0 +1,122 @@
+"""Attack success against what the attack may cost: how many prompts have succeeded within a budget of U-Net passes."""
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import NullLocator, StrMethodFormatter
+
+from eraseflow.metrics.rates import Rate
+from eraseflow.params import Params
+from eraseflow.report.baselines import BASELINES
+from eraseflow.report.cells import Cell
+from eraseflow.report.plots import STYLE, looks_of
+
+PASSES = ("unet_forward", "unet_backward", "text_forward", "text_backward")
+COLUMNS = ["concept", "method", "attack", "passes", "text_passes", "images", "seconds"]
+COLUMNS += ["successes", "n", "asr", "low", "high"]
+CAPTION = (
+    "Attack success within a budget. A pass is one picture forward or backward through the U-Net, those that draw the "
+    "judged pictures included; a line begins with the un-attacked picture. Bands are 95 % Wilson intervals. Dashed "
+    "lines are baselines, which have as many pictures judged without looking at the model. Attacks that search with "
+    "the text encoder alone (Ring-A-Bell, MMA) need passes of it besides, which budget/curves.csv counts."
+)
+
+
+def curves(params: Params, cells: Path) -> pd.DataFrame:
+    """The points of every curve of the table, in its order: a row at each cost at which a prompt succeeded.
+
+    passes: the budget of a prompt in U-Net passes, forward and backward; the first is that of the un-attacked picture,
+    the last the most that any prompt took. successes: of n prompts those that took no more, and asr their share (0..1)
+    with its 95 % Wilson interval. images, text_passes: the most judged images and text encoder passes of a prompt that
+    had ended by then; seconds: when it did, since the attack on all prompts began (NaN where none had).
+    Raises: CellError where costs are missing.
+    """
+    start = 2.0 * params.testbeds[params.table.testbed].sampling.steps  # guided: a pair a step
+    rows: list[dict[str, Any]] = []
+    for concept in params.table.concepts:
+        for method in params.table.methods:
+            for attack in params.table.attacks:
+                one = Cell.of(cells, concept, method).attack(attack, ("images", "seconds", *PASSES))
+                named = {"concept": concept, "method": method, "attack": attack}
+                rows += [named | point for point in _points(one, start)]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _points(rows: pd.DataFrame, start: float) -> list[dict[str, Any]]:
+    cost = (rows["unet_forward"] + rows["unet_backward"]).round(2)
+    text = rows["text_forward"] + rows["text_backward"]
+    points = []
+    for budget in sorted({start, *cost[rows["success"]], cost.max()}):
+        # What did not succeed has been tried all along; how far it was at a budget, those that ended there tell.
+        ended = cost <= budget
+        rate = Rate(int((rows["success"] & ended).sum()), len(rows))
+        points.append(
+            {
+                "passes": budget,
+                "text_passes": round(text[ended].max(), 2) if ended.any() else 1.0,
+                "images": int(rows["images"][ended].max()) if ended.any() else 1,
+                "seconds": rows["seconds"][ended].max(),
+                **{"successes": rate.successes, "n": rate.n, "asr": rate.value, "low": rate.low, "high": rate.high},
+            }
+        )
+    return points
+
+
+@mpl.rc_context(STYLE)
+def budget(params: Params, frame: pd.DataFrame, concept: str, columns: int = 4) -> Figure:
+    """One concept's curves, a panel a method and a line an attack; `frame` is that of `curves`."""
+    of = frame[frame["concept"] == concept]
+    methods, looks = params.table.methods, looks_of(params.table.attacks)
+    columns = min(columns, len(methods))
+    lines = -(-len(methods) // columns)
+    figure = Figure(figsize=(3.0 * columns + 0.6, 2.5 * lines + 1.3), layout="constrained")
+    panels = list(figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flat)
+    for axes, method in zip(panels, methods, strict=False):
+        for attack, (colour, _) in looks.items():
+            _line(axes, of[(of["method"] == method) & (of["attack"] == attack)], colour, attack in BASELINES)
+        axes.set_title(method, loc="left", fontweight="bold")
+    panels[0].set(xscale="log", ylim=(-4, 104), xlim=(of["passes"].min() / 1.15, of["passes"].max() * 1.15))
+    panels[0].xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    if of["passes"].max() < 30 * of["passes"].min():  # less than two decades have too few round numbers
+        panels[0].set_xticks(_ticks(of["passes"].min(), of["passes"].max()))
+        panels[0].xaxis.set_minor_locator(NullLocator())
+    for axes in panels[len(methods) - columns : len(methods)]:
+        axes.set_xlabel("U-Net passes a prompt")
+        axes.tick_params(labelbottom=True)
+    for axes in panels[::columns]:
+        axes.set_ylabel("ASR, %")
+    for axes in panels[len(methods) :]:
+        axes.set_visible(False)
+    title = f"{concept}: attack success of {of['n'].iloc[0]} prompts against the attack's budget"
+    figure.suptitle(textwrap.fill(title, 30 * columns), fontweight="bold")
+    handles: list[Artist] = [
+        Line2D([], [], color=colour, linestyle="--" if attack in BASELINES else "-")
+        for attack, (colour, _) in looks.items()
+    ]
+    names = [*looks, "95 % interval"]
+    handles.append(Patch(color="#555555", alpha=0.15))
+    figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 2 * columns))
+    return figure
+
+
+def _line(axes: Axes, points: pd.DataFrame, colour: str, baseline: bool) -> None:
+    x = points["passes"].to_numpy()
+    axes.fill_between(x, 100 * points["low"], 100 * points["high"], step="post", color=colour, alpha=0.12, linewidth=0)
+    style: Any = {"linestyle": "--", "linewidth": 1.4} if baseline else {"linewidth": 1.8}
+    axes.step(x, 100 * points["asr"], where="post", color=colour, **style)
+    end = points.iloc[-1]  # also where a line is a single point, all prompts succeeding un-attacked
+    reach = [[100 * (end["asr"] - end["low"])], [100 * (end["high"] - end["asr"])]]
+    axes.errorbar(end["passes"], 100 * end["asr"], reach, fmt="o", markersize=4, color=colour, elinewidth=1, capsize=2)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten between two values."""
+    return [step * 10**power for power in range(9) for step in (1, 2, 5) if low <= step * 10**power <= high]

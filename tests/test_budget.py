@@ -1,0 +1,84 @@
+"""Attack success against budget, and attacks against the baselines, from the synthetic cells of test_report.py."""
+
+import shutil
+
+import pandas as pd
+import pytest
+from scipy.stats import binomtest
+from test_report import ATTACKS, METHODS, PROMPTS, SUCCESSES, inputs, make_params, report  # noqa: F401  (fixtures)
+
+from eraseflow.metrics.rates import Rate
+from eraseflow.report import baselines, budget
+from eraseflow.report.cells import Cell
+from eraseflow.report.readable import readable
+from eraseflow.report.table import table
+
+
+def test_points_by_hand(report):  # noqa: F811
+    """Of esd's 24 prompts 4 succeed un-attacked and 16 in round 3; the rest is tried for ten rounds."""
+    rows = pd.read_csv(report / "budget" / "curves.csv")
+    assert list(rows.columns) == budget.COLUMNS
+    rows = rows[(rows.concept == "unicorn") & (rows.method == "esd") & (rows.attack == "unlearndiffatk")]
+    picture, step = 24, 10 * (1 + 1)  # passes of a judged picture, of a round's search
+    costs = [picture, 4 * picture + 3 * step, 11 * picture + 10 * step]
+    assert rows.passes.tolist() == costs and rows.successes.tolist() == [4, 20, 20]
+    assert rows.images.tolist() == [1, 4, 11] and rows.seconds.tolist() == [1, 7, 21] and rows.n.eq(PROMPTS).all()
+    assert rows.text_passes.tolist() == [1, 4 + 60, 11 + 200]
+    assert rows.low.tolist() == pytest.approx([Rate(4, 24).low, Rate(20, 24).low, Rate(20, 24).low], rel=1e-3)
+
+
+def test_curves_begin_un_attacked_rise_and_end_at_the_table(inputs):  # noqa: F811
+    rows = budget.curves(make_params(), inputs / "cells")
+    for key, of in rows.groupby(["concept", "method", "attack"]):
+        assert of.passes.is_monotonic_increasing and of.successes.is_monotonic_increasing and of.passes.is_unique
+        assert of.passes.iloc[0] == 24 and (of.successes.iloc[0], of.successes.iloc[-1]) == SUCCESSES[key]
+        assert ((of.low <= of.asr) & (of.asr <= of.high)).all()
+    never = rows[(rows.concept == "ink_style") & (rows.method == "eraseflow")]
+    assert never.successes.eq(0).all() and never.groupby("attack").size().tolist() == [2, 2]
+
+
+def rows_of(frame: pd.DataFrame, concept: str) -> pd.DataFrame:
+    return frame[frame["concept"] == concept]
+
+
+def test_an_attack_against_the_baseline_on_the_same_prompts(inputs):  # noqa: F811
+    frame = table(make_params(), inputs / "cells", inputs / "concepts")
+    assert baselines.compared(frame) == ["random_prefix"]
+    luck = frame["attack"] == "random_prefix"
+    assert frame.loc[luck, "vs_random_prefix_p"].isna().all() and frame["vs_other_seeds_p"].isna().all()
+    row = frame[(frame.concept == "unicorn") & (frame.method == "esd") & ~luck].iloc[0]
+    assert (row.vs_random_prefix_successes, row.vs_random_prefix_baseline) == (20, 5)
+    assert row.vs_random_prefix_p == pytest.approx(binomtest(15, 15).pvalue)
+    assert baselines.sentences(rows_of(frame, "unicorn")) == [
+        "unlearndiffatk against random_prefix: beats it on eraseflow (12 : 4 of 24, p 0.008), "
+        "esd (20 : 5 of 24, p < 0.001); cannot beat it on original, where the baseline succeeds on every prompt."
+    ]
+    assert baselines.sentences(rows_of(frame, "ink_style")) == [
+        "unlearndiffatk against random_prefix: does not beat it on eraseflow (0 : 0 of 24, p 1.000), "
+        "esd (8 : 9 of 24, p 1.000); cannot beat it on original, where the baseline succeeds on every prompt."
+    ]
+
+
+def test_the_report_says_which_attacks_do_not_beat_luck(report):  # noqa: F811
+    said = "unlearndiffatk against random_prefix: does not beat it on eraseflow (0 : 0 of 24, p 1.000)"
+    assert said in (report / "table.md").read_text() and said in (report / "index.html").read_text()
+    assert "| yes: 20 against 5 (p < 0.001) |" in (report / "table.md").read_text()
+
+
+def test_only_as_many_judged_images_as_the_baseline_had(inputs, tmp_path):  # noqa: F811
+    """Successes of round 3 count for nothing against a baseline of two rounds."""
+    shutil.copytree(inputs / "cells" / "unicorn" / "esd", tmp_path / "esd")
+    path = tmp_path / "esd" / "attack-random_prefix.parquet"
+    frame = pd.read_parquet(path)
+    frame.assign(images=frame.images.clip(upper=3)).to_parquet(path)
+    found = baselines.against(Cell("unicorn", "esd", tmp_path / "esd"), "unlearndiffatk", ATTACKS)
+    assert [found[name] for name in baselines.columns("random_prefix")[:2]] == [4, 5]
+
+
+def test_without_a_baseline_nothing_is_said(inputs):  # noqa: F811
+    params = make_params(["unicorn"], METHODS)
+    names = params.table.model_copy(update={"attacks": ATTACKS[1:]})
+    params = params.model_copy(update={"table": names})
+    frame = table(params, inputs / "cells", inputs / "concepts")
+    assert baselines.compared(frame) == [] and baselines.sentences(frame) == []
+    assert not any(column.startswith("Beats") for column in readable(params, frame, "unicorn"))

@@ -1,0 +1,125 @@
+"""The full table: what is in it, and the miniature of it run beside the default one without touching that."""
+
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from test_chain import call, cells, clone, edit_params, shorten
+from test_chain import repro as run_default
+
+from eraseflow import full
+from eraseflow.params import load
+
+STAGES = {"schema": "2.0", "stages": {}}
+
+
+def test_the_table_has_all_that_has_a_block_for_emoji():
+    params = load()
+    names = full.table(params)
+    assert names.methods[0] == "original" and "pretrained" not in names.methods  # of sd14 alone
+    assert set(names.methods) == {name for name, block in params.methods.items() if "emoji" in block}
+    assert set(names.attacks) == set(params.attacks) and {"penguin", "weapon"} <= set(names.concepts)
+    assert not {"nudity", "church"} & set(names.concepts) and names.transfer == ["unlearndiffatk"]
+
+
+def test_a_concepts_share_of_the_lock():
+    names = ["base", "report", "reference@emoji", "concept@ink_style", "train@unicorn-esd", "attack@p4d-unicorn-esd"]
+    stages = {name: {} for name in [*names, "attack@p4d-ink_style-esd", "train@ink-uce"]}
+    own = full.of_concept(stages, "unicorn", ["unicorn", "ink_style", "ink"])
+    assert list(own) == ["base", "report", "reference@emoji", "train@unicorn-esd", "attack@p4d-unicorn-esd"]
+
+
+@pytest.fixture
+def project(tmp_path) -> Path:
+    """A project of a few files, with DVC as this repository has it."""
+    files = {"eraseflow/a.py": "1", "eraseflow/b.py": "2", "reports/table.csv": "x", "reports/judges.json": "{}"}
+    files |= {"params.yaml": "table: {}", ".dvc/config": "[core]\n    analytics = false\n", ".gitignore": ".work/\n"}
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    mine, theirs = {"base": {"cmd": "new"}, "train@unicorn-esd": {"cmd": "default"}}, {"base": {"cmd": "old"}}
+    full.write_lock(tmp_path / "dvc.lock", mine | {"report": {"cmd": "default"}})
+    (tmp_path / "reports" / "full").mkdir()
+    full.write_lock(tmp_path / "reports" / "full" / "dvc.lock", theirs | {"train@rose-esd": {"cmd": "full"}})
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def test_the_copy_follows_the_project_and_keeps_its_results(project):
+    copy = project / full.COPY
+    full.prepare(project, copy)
+    copied = {str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()}
+    assert {"eraseflow/a.py", "eraseflow/b.py", "reports/judges.json", "params.yaml"} <= copied
+    assert not {"reports/table.csv", "dvc.lock"} & copied
+    assert full.read_lock(copy / full.WHOLE) == {"base": {"cmd": "new"}, "train@rose-esd": {"cmd": "full"}}
+    settings = yaml.safe_dump((copy / ".dvc" / "config.local").read_text())
+    assert "no_scm = true" in settings and str(project / ".dvc" / "cache") in settings
+
+    (copy / "reports" / "table.csv").write_text("of the full table")
+    full.write_lock(copy / "dvc.lock", {"train@rose-esd": {"cmd": "stopped here"}})
+    (project / "eraseflow" / "a.py").write_text("3")
+    (project / "eraseflow" / "b.py").unlink()
+    full.prepare(project, copy)
+    assert (copy / "eraseflow" / "a.py").read_text() == "3" and not (copy / "eraseflow" / "b.py").exists()
+    assert (copy / "reports" / "table.csv").read_text() == "of the full table"
+    assert full.read_lock(copy / full.WHOLE)["train@rose-esd"] == {"cmd": "stopped here"}
+
+
+def test_publishing_replaces_the_folder_and_leaves_out_what_is_not_the_reports(project, monkeypatch):
+    monkeypatch.chdir(project)
+    (project / "reports" / "full" / "gone.csv").write_text("")
+    made = project / "made"
+    for name in ("base/losses.png", "judges.json", "table.csv", "grids/base/a.png"):
+        (made / name).parent.mkdir(parents=True, exist_ok=True)
+        (made / name).write_text(name)
+    full.publish(made, project / full.REPORT)
+    found = {str(path.relative_to(project / full.REPORT)) for path in (project / full.REPORT).rglob("*.*")}
+    assert found == {"table.csv", "grids/base/a.png", "dvc.lock"}
+
+
+def few(raw: dict) -> None:
+    """All blocks that there are: three concepts, two methods, two attacks."""
+    shorten(raw)
+    for family, names in {
+        "concepts": ["unicorn", "weapon", "penguin"],
+        "methods": ["original", "uce"],
+        "attacks": ["random_prefix", "unlearndiffatk"],
+    }.items():
+        raw[family] = {name: raw[family][name] for name in names}
+
+
+@pytest.mark.slow
+def test_full_beside_the_default_table(tmp_path):
+    folder = clone(tmp_path)
+    for prompts in (folder / "prompts" / "emoji").glob("*.csv"):
+        if prompts.stem != "kept":
+            prompts.write_text("\n".join(prompts.read_text().splitlines()[:4]) + "\n")
+    edit_params(folder, few)
+    ran = run_default(folder)
+    mine = {name: (folder / name).read_bytes() for name in ("dvc.lock", "params.yaml", "reports/table.csv")}
+
+    def run() -> set[str]:
+        done = call(folder, "python", "-m", "eraseflow", "full")
+        return {line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")}
+
+    concepts, methods = ["unicorn", "weapon", "penguin"], ["original", "uce"]
+    everything = cells(concepts, methods, ["random_prefix", "unlearndiffatk"]) | {"report"}
+    everything |= {f"{stage}{name}" for name in concepts for stage in ("concept@", "transfer@unlearndiffatk-")}
+    assert run() == everything - (ran - {"report"}), "the cells of the default table come from the cache"
+    assert {name: (folder / name).read_bytes() for name in mine} == mine
+    assert "up to date" in call(folder, "python", "-m", "dvc", "status").stdout
+    of_full, of_default = (pd.read_csv(folder / "reports" / name / "table.csv") for name in ("full", "."))
+    assert list(of_full.columns) == list(of_default.columns) and len(of_full) == 3 * 2 * 2
+    shared = of_full[(of_full.concept == "unicorn") & (of_full.attack == "random_prefix")]
+    assert shared.asr.tolist() == of_default.asr.tolist() and shared.fd.tolist() == of_default.fd.tolist()
+    names = {path.name for path in (folder / "reports" / "full").iterdir()}
+    assert {"index.html", "table.md", "dvc.lock", "transfer"} <= names and not {"base", "judges.json"} & names
+    assert len(pd.read_csv(folder / "reports" / "full" / "transfer" / "matrices.csv")) == 3 * 4
+
+    assert run() == set(), "nothing to do runs nothing"
+    edit_params(folder, lambda raw: raw["attacks"]["unlearndiffatk"]["emoji"].update(learning_rate=0.1))
+    assert {name for name in run() if not name.startswith("transfer")} <= {
+        f"attack@unlearndiffatk-{concept}-{method}" for concept in concepts for method in methods
+    } | {"report"}
