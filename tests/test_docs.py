@@ -11,7 +11,8 @@ import yaml
 from test_rounds import make_victim
 
 from eraseflow import rounds, verdict
-from eraseflow.params import load
+from eraseflow.params import Params, load
+from eraseflow.params_check import check_names
 
 ROOT = Path(__file__).parent.parent
 PAGES = {name: (ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md")}
@@ -86,7 +87,9 @@ def example(path: str) -> types.ModuleType:
 
 def settings(family: str, name: str) -> dict:
     """The settings of CONTRIBUTING's block."""
-    [block] = [block for block in map(yaml.safe_load, blocks("CONTRIBUTING.md", "yaml")) if family in block]
+    [block] = [
+        block for block in map(yaml.safe_load, blocks("CONTRIBUTING.md", "yaml")) if name in block.get(family, {})
+    ]
     return block[family][name]["emoji"]
 
 
@@ -97,6 +100,15 @@ def test_contributings_method(pipeline, concept):
     assert edit.tensors and all(name.startswith("unet.") and "attn2" in name for name in edit.tensors)
     losses = [row["loss"] for row in edit.history]
     assert len(losses) == 40 and sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+def test_contributings_rows_are_valid():
+    everything = load(ROOT / "params.yaml").model_dump()
+    [block] = [block for block in map(yaml.safe_load, blocks("CONTRIBUTING.md", "yaml")) if "+" in str(block)]
+    params = Params.model_validate(everything | {"methods": everything["methods"] | block["methods"]})
+    check_names(params)
+    [composition] = [row for row, method in block["methods"].items() if "compose" in method]
+    assert [params.module(part) for part in params.parts(composition)] == ["esd", "safree"]
 
 
 def test_contributings_attack(pipeline):
