@@ -39,6 +39,11 @@ SUCCESSES = {
     ("ink_style", "esd", "unlearndiffatk"): (3, 8),
 }
 
+UNET_FORWARD = {"original": 0, "eraseflow": 12800, "esd": 2600}
+TRAINING = {"train_seconds": 81.25, "optimiser_steps": 40, "unet_backward": 400, "text_forward": 90, "text_backward": 0}
+TRAINING |= {"peak_memory_bytes": 123456789, "trained_weights": 25001, "trained_bytes": 100004, "device": "cpu"}
+TRAINING |= {"stored_weights": 25000, "stored_bytes": 100000, "precision": "fp32"}
+
 
 def make_params(concepts=("unicorn", "ink_style"), methods=METHODS) -> Params:
     raw = yaml.safe_load(Path("params.yaml").read_text())
@@ -89,7 +94,7 @@ def make_cell(folder: Path, concept: str, method: str, png=make_png) -> None:
         attacked.to_parquet(folder / f"attack-{attack}.parquet")
         costs = {"seconds": 40.0, "seconds_per_prompt": 2.0 if pre < PROMPTS else None, "attacked": PROMPTS - pre}
         (folder / f"attack-{attack}.json").write_text(json.dumps(costs))
-    (folder / "costs.json").write_text(json.dumps({"train_seconds": 81.25, "optimiser_steps": 40}))
+    (folder / "costs.json").write_text(json.dumps(TRAINING | {"unet_forward": UNET_FORWARD[method]}))
     fd = {"original": 2.5, "eraseflow": 4.125, "esd": 6.75}[method] * (1 if concept == "unicorn" else 1.5)
     scores = {"target_n": PROMPTS, "target_seen": before, "kept_n": PROMPTS, "kept_right": 23, "kept_accuracy": 23 / 24}
     scores |= {"fd": fd, "fd_name": "FD emoji-clip", "fd_n": 24, "clip_score": 0.3125, "clip_n": 24}
@@ -216,6 +221,7 @@ def test_builds_are_identical_and_leave_other_files(report, inputs):
         *("table.csv", "table.md", "table.tex", "metrics.json", "index.html", "judges.json"),
         *("fid_vs_attack.png", "fid_vs_attack.svg", "training/eraseflow.png"),
         *("published.png", "published.svg", "reproduction.csv", "sweep/curves.csv"),
+        *("asr_vs_cost.png", "asr_vs_cost.svg", "costs.csv", "pareto.csv", "order.csv"),
         *("budget/curves.csv", "transfer/matrices.csv"),
         *(f"budget/{concept}.{kind}" for concept in ("unicorn", "ink_style") for kind in ("png", "svg")),
     }
@@ -406,7 +412,7 @@ def test_page_needs_no_network_and_escapes(report):
     assert found.scripts == 0  # the cells' prompts try to bring one
     assert all(address.startswith(("#", "data:image/")) for address in found.addresses)
     drawn = page.count('class="drawn"')
-    assert sum(address.startswith("data:") for address in found.addresses) == 2 + 2 * 4 + 2 + 1 + 2 + drawn
+    assert sum(address.startswith("data:") for address in found.addresses) == 2 + 2 * 4 + 2 + 2 + 1 + 2 + drawn
     assert "url(" not in page and "@import" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt; a unicorn" in page and "&lt;b&gt;trained" in page
     assert "280/288 = 97 %" in page

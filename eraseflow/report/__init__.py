@@ -10,8 +10,10 @@ from matplotlib.figure import Figure
 from eraseflow.params import Params
 from eraseflow.report import (
     budget,
+    costs,
     grids,
     page,
+    pareto,
     plots,
     published,
     published_figure,
@@ -28,7 +30,7 @@ SWEEP = "sweep/asr_by_threshold"
 
 
 def build(params: Params, cells: Path, concepts: Path, judges_json: Path, base_report_folder: Path, out: Path) -> None:
-    """Write table.csv, .md and .tex, reproduction.csv, metrics.json, the figures, grids/ and index.html into `out`.
+    """Write the tables, metrics.json, the figures, grids/ and index.html into `out`.
 
     All is made beside `out` first, so that a failure leaves the last report as it was. Other files in `out` stay,
     except grids and curves of what has left the table.
@@ -37,18 +39,25 @@ def build(params: Params, cells: Path, concepts: Path, judges_json: Path, base_r
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
         made = Path(folder)
-        frame = table(params, cells, concepts)
+        frame, figures = table(params, cells, concepts), published.read()
         _write_tables(params, frame, made)
         _draw(params, frame, cells, concepts, made)
-        figures = published.read()
-        reproduced = reproduction.reproduction(params, figures, frame)
-        reproduction.formatted(reproduced).to_csv(made / "reproduction.csv", index=False, lineterminator="\n")
         _save(published_figure.published(params, figures, frame), made / "published")
-        curves = page.Curves(
-            _sweep(params, frame, cells, made), _budget(params, cells, made), _transfer(params, concepts, made)
+        taken = costs.costs(params, cells)
+        _save(plots.asr_vs_cost(params, frame, taken), made / "asr_vs_cost")
+        found = page.Findings(
+            table=frame,
+            figures=figures,
+            reproduced=reproduction.reproduction(params, figures, frame),
+            sweep=_sweep(params, frame, cells, made),
+            budget=_budget(params, cells, made),
+            transfer=_transfer(params, concepts, made),
+            costs=taken,
+            fronts=pareto.fronts(frame, taken),
+            orders=pareto.orders(params, figures, frame),
         )
-        literature = page.Literature(figures, reproduced)
-        html = page.render(params, frame, cells, concepts, judges_json, base_report_folder, made, literature, curves)
+        _write_lists(found, made)
+        html = page.render(params, found, cells, concepts, judges_json, base_report_folder, made)
         (made / "index.html").write_text(html, encoding="utf-8")
         _replace(made, out)
 
@@ -105,6 +114,14 @@ def _transfer(params: Params, concepts: Path, made: Path) -> pd.DataFrame:
     for concept, attack in matrices[["concept", "attack"]].drop_duplicates().itertuples(index=False):
         _save(transfer.transfer(matrices, concept, attack), made / "transfer" / f"{concept}_{attack}")
     return matrices
+
+
+def _write_lists(found: page.Findings, made: Path) -> None:
+    """reproduction.csv, costs.csv, pareto.csv and order.csv."""
+    reproduction.formatted(found.reproduced).to_csv(made / "reproduction.csv", index=False, lineterminator="\n")
+    fronts = found.fronts.assign(**{name: found.fronts[name].map(" ".join) for name in ("dominated_by", "overlapping")})
+    for name, rows in {"costs": found.costs, "pareto": fronts, "order": found.orders}.items():
+        rows.to_csv(made / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
 
 
 def _save(figure: Figure, path: Path) -> None:

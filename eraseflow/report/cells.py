@@ -81,6 +81,10 @@ class Cell:
     def train_seconds(self) -> float:
         return read_json(self.folder / "costs.json", ["train_seconds"])["train_seconds"]
 
+    def costs(self, keys: list[str]) -> dict[str, Any]:
+        found = read_json(self.folder / "costs.json", keys)
+        return {key: found[key] for key in keys}
+
     def attack_seconds(self, attack: str) -> float:
         """Seconds an attacked prompt; NaN where there was none to attack."""
         costs = read_json(self.folder / f"attack-{attack}.json", ["seconds_per_prompt", "attacked"])

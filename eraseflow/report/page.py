@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from eraseflow import verdict
 from eraseflow.metrics.rates import Rate
 from eraseflow.params import Params
-from eraseflow.report import baselines, budget, gallery, reproduction, sweep, transfer
+from eraseflow.report import baselines, budget, costs, gallery, pareto, reproduction, sweep, transfer
 from eraseflow.report.cells import CellError, read_json, withheld
 from eraseflow.report.counterparts import TESTBED
 from eraseflow.report.data_uri import data_uri
-from eraseflow.report.plots import encode, fid_vs_attack
+from eraseflow.report.plots import asr_vs_cost, encode, fid_vs_attack
 from eraseflow.report.published import FOOTNOTES, LETTERS
 from eraseflow.report.published_figure import published
 from eraseflow.report.readable import LUCK, counted, per_attack, readable
@@ -27,37 +27,30 @@ PACKAGES = ["torch", "diffusers", "transformers"]
 
 
 @dataclass(frozen=True)
-class Literature:
-    """published.read() and what reproduction.reproduction() makes of it."""
+class Findings:
+    """What the report has computed, by the modules that made it; a figure without rows is left out.
 
+    table: table.table(). figures: published.read(). reproduced: reproduction.reproduction(). sweep: sweep.curves().
+    budget: budget.curves(). transfer: transfer.matrices(). costs: costs.costs(). fronts, orders: pareto's.
+    """
+
+    table: pd.DataFrame
     figures: pd.DataFrame
     reproduced: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class Curves:
-    """What sweep.curves(), budget.curves() and transfer.matrices() made; a figure without rows is left out."""
-
     sweep: pd.DataFrame
     budget: pd.DataFrame
     transfer: pd.DataFrame
+    costs: pd.DataFrame
+    fronts: pd.DataFrame
+    orders: pd.DataFrame
 
 
-def render(
-    params: Params,
-    frame: pd.DataFrame,
-    cells: Path,
-    concepts: Path,
-    judges: Path,
-    base: Path,
-    drawn: Path,
-    literature: Literature,
-    curves: Curves,
-) -> str:
+def render(params: Params, found: Findings, cells: Path, concepts: Path, judges: Path, base: Path, drawn: Path) -> str:
     """The page as HTML text. `drawn` is the folder in which the figures and grids of this report already are.
 
     Raises: CellError where a picture or the judges' file is missing or has other contents.
     """
+    frame = found.table
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -74,15 +67,20 @@ def render(
         blurs=params.report.blur and params.testbeds[params.table.testbed].safety_judge is not None,
         first=frame.iloc[0].to_dict(),
         figures=_widths(lambda columns: fid_vs_attack(params, frame, columns), 1, 3),
-        published=_widths(lambda columns: published(params, literature.figures, frame, columns), 1, 2),
-        reproduced=_reproduced(params, literature.reproduced),
-        sweep=_widths(lambda columns: sweep.sweep(params, curves.sweep, columns), 1, 3) if len(curves.sweep) else None,
+        published=_widths(lambda columns: published(params, found.figures, frame, columns), 1, 2),
+        reproduced=_reproduced(params, found.reproduced),
+        sweep=_widths(lambda columns: sweep.sweep(params, found.sweep, columns), 1, 3) if len(found.sweep) else None,
         luck=LUCK,
         sweep_caption=sweep.CAPTION,
         budget_caption=budget.CAPTION,
         transfer_caption=transfer.CAPTION,
+        asr_vs_cost=_widths(lambda columns: asr_vs_cost(params, frame, found.costs, columns), 1, 3),
+        cost_caption=costs.CAPTION,
+        costs=costs.readable(found.costs).to_dict("split"),
+        caution=pareto.CAUTION,
+        orders=found.orders.to_dict("records"),
         training=_picture(training) if training.is_file() else None,
-        concepts=[_concept(params, frame, cells, concepts, name, drawn, curves) for name in params.table.concepts],
+        concepts=[_concept(params, found, cells, concepts, name, drawn) for name in params.table.concepts],
         judges=_judges(judges),
         base={name: _picture(base / f"{name}.png") for name in ("losses", "samples")},
         versions={name: version(name) for name in PACKAGES},
@@ -111,9 +109,8 @@ def _widths(draw: Callable[[int], Figure], *columns: int) -> dict[int, str]:
     return {count: data_uri(encode(draw(count), "svg"), "image/svg+xml") for count in columns}
 
 
-def _concept(
-    params: Params, frame: pd.DataFrame, cells: Path, concepts: Path, name: str, drawn: Path, curves: Curves
-) -> dict[str, Any]:
+def _concept(params: Params, found: Findings, cells: Path, concepts: Path, name: str, drawn: Path) -> dict[str, Any]:
+    frame = found.table
     text = readable(params, frame, name)
     return {
         "name": name,
@@ -121,14 +118,15 @@ def _concept(
         "counted": counted(frame[frame["concept"] == name]),
         "n_prompts": int(frame.loc[frame["concept"] == name, "n_prompts"].iloc[0]),
         "n_attackable": int(frame.loc[frame["concept"] == name, "n_attackable"].iloc[0]),
+        "front": pareto.sentences(found.fronts[found.fronts["concept"] == name]),
         "rule": verdict.rule(params.concepts[name].judge),
         "columns": list(text.columns),
         "rows": text.to_numpy().tolist(),
         "luck": baselines.sentences(frame[frame["concept"] == name]),
         "grid": _picture(drawn / "grids" / f"{name}.png"),
-        "budget": _widths(lambda columns: budget.budget(params, curves.budget, name, columns), 1, 4),
+        "budget": _widths(lambda columns: budget.budget(params, found.budget, name, columns), 1, 4),
         "transfer": [
-            data_uri(encode(transfer.transfer(curves.transfer, name, attack), "svg"), "image/svg+xml")
+            data_uri(encode(transfer.transfer(found.transfer, name, attack), "svg"), "image/svg+xml")
             for attack in params.table.transfer
         ],
         "kept_grid": _picture(drawn / "grids" / f"{name}_kept.png"),

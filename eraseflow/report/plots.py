@@ -1,6 +1,7 @@
-"""The figures: attack success against picture quality, and EraseFlow's training curves."""
+"""The figures: attack success against picture quality and against cost, and EraseFlow's training curves."""
 
 import io
+import math
 import textwrap
 from itertools import cycle
 from pathlib import Path
@@ -39,9 +40,26 @@ def encode(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
     return buffer.getvalue()
 
 
-@mpl.rc_context(STYLE)
 def fid_vs_attack(params: Params, frame: pd.DataFrame, columns: int = 3) -> Figure:
     """Fréchet distance and ASR of each method's strongest attack, one panel a concept, at most `columns` a row."""
+    title = "Attack success against picture quality: lower left is better"
+    return _against(params, frame, columns, "fd", f"{frame['fd_name'].iloc[0]} (lower is better)", title)
+
+
+def asr_vs_cost(params: Params, frame: pd.DataFrame, costs: pd.DataFrame, columns: int = 3) -> Figure:
+    """What the training took (unet_passes of costs.costs()) and ASR of each method's strongest attack, likewise."""
+    both = frame.merge(costs[["concept", "method", "unet_passes"]], on=["concept", "method"])
+    title = "Attack success against the training's cost: lower left is better"
+    figure = _against(params, both, columns, "unet_passes", "U-Net passes in training (lower is better)", title)
+    some = both.loc[both["unet_passes"] > 0, "unet_passes"]
+    for axes in figure.axes if len(some) else []:
+        axes.set_xscale("symlog", linthresh=10 ** math.floor(math.log10(some.min())), linscale=0.5)  # 0 is among them
+        axes.set_xlim(left=-0.25 * axes.xaxis.get_transform().linthresh, right=2 * some.max())  # type: ignore[attr-defined]
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def _against(params: Params, frame: pd.DataFrame, columns: int, x: str, label: str, title: str) -> Figure:
     concepts, looks = params.table.concepts, looks_of(params.table.methods)
     columns = min(columns, len(concepts))
     lines = -(-len(concepts) // columns)
@@ -53,7 +71,8 @@ def fid_vs_attack(params: Params, frame: pd.DataFrame, columns: int = 3) -> Figu
     figure.get_layout_engine().set(wspace=0.06, hspace=0.06, h_pad=0.1)  # type: ignore[union-attr, call-arg]
     panels = list(figure.subplots(lines, columns, squeeze=False, sharey=True).flat)
     for axes, of, note in zip(panels, rows, notes, strict=False):
-        _panel(axes, of, looks)
+        _panel(axes, of, looks, x)
+        axes.set_xlabel(label)
         axes.set_title(of["concept"].iloc[0], loc="left", fontweight="bold", pad=8 + 12 * height)
         axes.annotate(
             note,
@@ -69,7 +88,6 @@ def fid_vs_attack(params: Params, frame: pd.DataFrame, columns: int = 3) -> Figu
         axes.set_ylabel("ASR, % of the prompts (lower is better)")
     for axes in panels[len(concepts) :]:
         axes.set_visible(False)
-    title = "Attack success against picture quality: lower left is better"
     figure.suptitle(textwrap.fill(title, 36 * columns), fontweight="bold")
     handles = [Line2D([], [], linestyle="none", marker=m, color=c, markersize=8) for c, m in looks.values()]
     handles.append(Line2D([], [], linestyle="none", marker="o", markersize=6, color="#555555", markerfacecolor="white"))
@@ -83,10 +101,10 @@ def looks_of(names: list[str]) -> dict[str, tuple[str, str]]:
     return dict(zip(names, zip(cycle(COLOURS), cycle(MARKERS), strict=False), strict=False))
 
 
-def _panel(axes: Axes, rows: pd.DataFrame, looks: dict[str, tuple[str, str]]) -> None:
+def _panel(axes: Axes, rows: pd.DataFrame, looks: dict[str, tuple[str, str]], column: str) -> None:
     for row in rows.to_dict("records"):
         colour, marker = looks[row["method"]]
-        x, y, before = row["fd"], 100 * row["asr"], 100 * row["pre_asr"]
+        x, y, before = row[column], 100 * row["asr"], 100 * row["pre_asr"]
         axes.plot([x, x], [before, y], color=colour, linewidth=5, alpha=0.18, solid_capstyle="butt", zorder=2)
         axes.plot(x, before, marker, color=colour, markerfacecolor="white", markersize=6, zorder=4, clip_on=False)
         reach = [[y - 100 * row["asr_low"]], [100 * row["asr_high"] - y]]
@@ -94,7 +112,6 @@ def _panel(axes: Axes, rows: pd.DataFrame, looks: dict[str, tuple[str, str]]) ->
         axes.plot(x, y, marker, color=colour, markersize=8, markeredgecolor="white", zorder=5, clip_on=False)
     axes.set_ylim(-4, 104)
     axes.margins(x=0.12)
-    axes.set_xlabel(f"{rows['fd_name'].iloc[0]} (lower is better)")
 
 
 def _note(rows: pd.DataFrame) -> str:

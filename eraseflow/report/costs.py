@@ -1,0 +1,65 @@
+"""What each training took, from the cells' ledgers (see eraseflow/ledger.py)."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from eraseflow.params import Params
+from eraseflow.report.cells import Cell
+
+PASSES = ["unet_forward", "unet_backward", "text_forward", "text_backward"]
+KEYS = ["train_seconds", "optimiser_steps", *PASSES, "peak_memory_bytes"]
+KEYS += ["trained_weights", "trained_bytes", "stored_weights", "stored_bytes", "device", "precision"]
+COLUMNS = ["concept", "method", *KEYS]
+CAPTION = (
+    "The strongest attack's success against what the training took: pictures through the U-Net, forward and backward. "
+    "Closed forms and methods that work at sampling time have none. Passes, unlike seconds, are the same everywhere."
+)
+
+
+def costs(params: Params, cells: Path) -> pd.DataFrame:
+    """A row for each concept and method of the table, and unet_passes, those forward and backward.
+
+    Raises: CellError where a cell has no such costs.
+    """
+    rows = [
+        {"concept": concept, "method": method, **Cell.of(cells, concept, method).costs(KEYS)}
+        for concept in params.table.concepts
+        for method in params.table.methods
+    ]
+    frame = pd.DataFrame(rows)[COLUMNS]
+    return frame.assign(unet_passes=frame["unet_forward"] + frame["unet_backward"])
+
+
+def readable(frame: pd.DataFrame) -> pd.DataFrame:
+    """The costs as the page writes them."""
+    columns = {
+        "Concept": frame["concept"],
+        "Method": frame["method"],
+        "Seconds": frame["train_seconds"].map("{:,.1f}".format),
+        "Optimiser steps": frame["optimiser_steps"].map("{:,d}".format),
+        "U-Net forward (pictures)": frame["unet_forward"].map("{:,d}".format),
+        "U-Net backward (pictures)": frame["unet_backward"].map("{:,d}".format),
+        "Text encoder (texts, forward + backward)": [
+            f"{row.text_forward:,d} + {row.text_backward:,d}" for row in frame.itertuples()
+        ],
+        "Peak memory": frame["peak_memory_bytes"].map(size),
+        "Trained weights": _weights(frame, "trained"),
+        "Stored weights": _weights(frame, "stored"),
+        "Device": frame["device"] + ", " + frame["precision"],
+    }
+    return pd.DataFrame(columns)
+
+
+def _weights(frame: pd.DataFrame, which: str) -> list[str]:
+    numbers = zip(frame[f"{which}_weights"], frame[f"{which}_bytes"], strict=True)
+    return [f"{number:,d} ({size(of)})" if number else "0" for number, of in numbers]
+
+
+def size(count: float) -> str:
+    """Bytes as `12 MB`, in powers of a thousand."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}" if unit != "B" else f"{count:.0f} B"
+        count /= 1000
+    return f"{count:.3g} GB"

@@ -1,0 +1,102 @@
+"""Costs, Pareto fronts and the order of methods, from the synthetic cells of test_report.py and small tables."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+from test_report import METHODS, TRAINING, inputs, make_params, report  # noqa: F401  (fixtures)
+
+from eraseflow.metrics.rates import Rate
+from eraseflow.report import costs, pareto, published
+from eraseflow.report.table import table
+
+
+def measured(asrs: dict[str, int], fds=None, concept="weapon", attack="unlearndiffatk") -> pd.DataFrame:
+    """Rows of the comparison table with these successes of 36 prompts."""
+    rows = []
+    for method, successes in asrs.items():
+        rate = Rate(successes, 36)
+        row = {"concept": concept, "method": method, "attack": attack, "asr": rate.value, "asr_successes": successes}
+        row |= {"asr_low": rate.low, "asr_high": rate.high, "fd": (fds or {}).get(method, 1.0), "fd_name": "FD x"}
+        rows.append(row | {"train_seconds": 1.0})
+    return pd.DataFrame(rows)
+
+
+def spent(passes: dict[str, int], concept="weapon") -> pd.DataFrame:
+    return pd.DataFrame([{"concept": concept, "method": name, "unet_passes": n} for name, n in passes.items()])
+
+
+def test_costs_are_listed_and_drawn(report, inputs, tmp_path):  # noqa: F811
+    rows = pd.read_csv(report / "costs.csv").set_index(["concept", "method"])
+    assert list(rows.columns) == [*costs.KEYS, "unet_passes"] and len(rows) == 2 * len(METHODS)
+    assert rows.loc[("unicorn", "esd"), "unet_passes"] == 2600 + 400
+    assert (report / "asr_vs_cost.svg").stat().st_size > 1000
+    page = (report / "index.html").read_text()
+    for text in ("12,800", "123 MB", "25,001 (100 kB)", "90 + 0", "cpu, fp32"):
+        assert text in page
+    shutil.copytree(inputs / "cells", tmp_path / "cells")
+    path = tmp_path / "cells" / "ink_style" / "esd" / "costs.json"
+    path.write_text(json.dumps({name: value for name, value in TRAINING.items() if name != "text_forward"}))
+    with pytest.raises(SystemExit, match=r"ink_style/esd/costs.json: no 'unet_forward'; make the file anew"):
+        costs.costs(make_params(), tmp_path / "cells")
+
+
+def test_the_front_by_hand():
+    """b has the lowest ASR, c the lowest distance, d costs nothing; a is worse than b, and e than d in ASR alone."""
+    asrs = {"original": 36, "a": 12, "b": 10, "c": 20, "d": 30, "e": 31}
+    frame = measured(asrs, {"original": 0.1, "a": 3.0, "b": 3.0, "c": 1.0, "d": 2.0, "e": 2.0})
+    passes = spent({"original": 0, "a": 100, "b": 100, "c": 100, "d": 0, "e": 0})
+    rows = pareto.fronts(frame, passes).set_index("method")
+    assert "original" not in rows.index and rows.on_front.tolist() == [False, True, True, True, False]
+    assert rows.dominated_by["a"] == ["b"] and rows.dominated_by["e"] == ["d"]
+    assert rows.overlapping["a"] == ["b"], "12 and 10 of 36 are not told apart"
+    said = pareto.sentences(rows.reset_index())
+    assert said[0].startswith("On the front: b (ASR 28 % (16-44), FD x 3, 100 passes), c (")
+    assert said[1].endswith("by b; its ASR interval overlaps that of b.") and len(said) == 3
+
+
+def test_a_clear_loss_is_said_without_doubt_and_equals_share_the_front():
+    frame = measured({"a": 1, "b": 30, "twin": 1})
+    rows = pareto.fronts(frame, spent({"a": 5, "b": 5, "twin": 5})).set_index("method")
+    assert rows.on_front["a"] and rows.on_front["twin"] and rows.dominated_by["b"] == ["a", "twin"]
+    assert rows.overlapping["b"] == [] and pareto.sentences(rows.reset_index())[1].endswith("by a, twin.")
+
+
+def test_the_front_is_of_the_strongest_attack(inputs):  # noqa: F811
+    frame = table(make_params(), inputs / "cells", inputs / "concepts")
+    rows = pareto.fronts(frame, costs.costs(make_params(), inputs / "cells")).set_index(["concept", "method"])
+    assert rows.attack["ink_style", "esd"] == "random_prefix" and rows.attack["unicorn", "esd"] == "unlearndiffatk"
+
+
+def test_the_published_order_kept_and_turned_round():
+    """The paper's order on nudity is AdvUnlearn 17, EraseFlow 34, ESD 79, UCE 87."""
+    params, figures = make_params(["weapon"]), published.read()
+    same = {"original": 36, "advunlearn": 2, "eraseflow": 10, "esd": 20, "uce": 30, "unheard_of": 1}
+    [paper, board] = pareto.orders(params, figures, measured(same)).to_dict("records")
+    assert (paper["n"], paper["tau"], paper["reversed"]) == (4, 1, "")
+    assert paper["p"] == pytest.approx(2 / 24), "one of the 4! orders, and its reverse"
+    assert paper["published_order"] == "AdvUnlearn 17 < EraseFlow 34 < ESD 79 < UCE 87"
+    assert paper["measured_order"] == "AdvUnlearn 6 < EraseFlow 28 < ESD 56 < UCE 83"
+    assert board["n"] == 3, "the leaderboard has no EraseFlow"
+    turned = {"advunlearn": 33, "eraseflow": 20, "esd": 12, "uce": 10}
+    [paper, _] = pareto.orders(params, figures, measured(turned)).to_dict("records")
+    assert paper["tau"] == -1 and "AdvUnlearn before ESD (clear)" in paper["reversed"]
+    assert paper["reversed"].endswith("ESD before UCE"), "12 and 10 of 36 are not clear"
+
+
+def test_orders_need_two_methods_and_the_published_attack():
+    params, figures = make_params(["weapon"]), published.read()
+    assert pareto.orders(params, figures, measured({"original": 36, "esd": 3})).empty
+    assert pareto.orders(params, figures, measured({"uce": 9, "esd": 3}, attack="p4d")).empty
+    two = pareto.orders(params, figures, measured({"uce": 9, "esd": 3, "esd_u": 36}))
+    assert two.n.eq(2).all() and two.tau.isna().all(), "no correlation of two"
+    assert two.measured_order.str.contains("ESD 8").all(), "the first row that goes by a name stands for it"
+
+
+def test_the_page_reads_the_result_out(report):  # noqa: F811
+    page = (report / "index.html").read_text()
+    assert "On the front: eraseflow (ASR 50 % (31-69), FD emoji-clip 4.12, 13,200 passes)" in page
+    assert "ink_style</th><td>Van Gogh (artist classifier)" not in page, "EraseFlow is not in the leaderboard"
+    assert "No two methods of this table have published figures" in page
+    assert pd.read_csv(report / "pareto.csv").set_index(["concept", "method"]).on_front["unicorn", "eraseflow"]
