@@ -192,7 +192,9 @@ TRAININGS = [
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize(("method", "settings"), TRAININGS, ids=["ca", "spm", "salun", "mace", "duo", "race", "advunlearn"])
+@pytest.mark.parametrize(
+    ("method", "settings"), TRAININGS, ids=["ca", "spm", "salun", "mace", "duo", "race", "advunlearn"]
+)
 def test_every_training_in_any_precision(model, monkeypatch, concept, method, settings, precision):
     """Small steps: in float32 whatever the base's precision, from a first loss that is nearly the same.
 
