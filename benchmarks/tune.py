@@ -23,11 +23,10 @@ SEEDS = [0, 1]  # of the training: one alone says little, a training may end wel
 GRIDS = {
     "original": [{}],
     "eraseflow": [
-        {"cfg": True, "epochs": 60, "switch_epoch": 59, "learning_rate": 1.5e-3},
-        *(
-            {"cfg": False, "epochs": epochs, "switch_epoch": epochs - 1, "learning_rate": 2e-3}
-            for epochs in (60, 70, 80)
-        ),
+        {"cfg": True, "train_empty": False, "epochs": 20, "switch_epoch": 19, "eta": 0.2, "batch_size": 8},
+        {"cfg": True, "train_empty": False, "epochs": 60, "switch_epoch": 59, "eta": 0.2, "batch_size": 8},
+        {"cfg": False, "train_empty": True, "epochs": 40, "switch_epoch": 39, "eta": 0.2, "batch_size": 8},
+        {"cfg": False, "train_empty": True, "epochs": 40, "switch_epoch": 39, "eta": 0.1, "batch_size": 16},
     ],
     "esd": [
         {"negative_guidance": guidance, "learning_rate": rate} for guidance, rate in product((1.0, 5.0), (4e-4, 8e-4))
