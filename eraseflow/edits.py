@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import torch
 from diffusers import StableDiffusionPipeline
-from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
@@ -179,8 +178,11 @@ def add_lora(
 
 def lora_of(unet, history: list[dict]) -> Edit:
     """The LoRA of a U-Net as an Edit that diffusers' `load_lora_weights` reads."""
-    state = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
-    return Edit("lora", {f"unet.{name}": tensor for name, tensor in state.items()}, history)
+    tensors = {}
+    for name, tensor in get_peft_model_state_dict(unet).items():  # diffusers' converter knows attentions' layers only
+        name = name.replace(".lora_A.", ".lora.down.").replace(".lora_B.", ".lora.up.")
+        tensors[f"unet.{name}"] = tensor
+    return Edit("lora", tensors, history)
 
 
 def weights_of(component: str, module, names: list[str], history: list[dict]) -> Edit:
