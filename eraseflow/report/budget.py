@@ -17,7 +17,7 @@ from eraseflow.metrics.rates import Rate
 from eraseflow.params import Params
 from eraseflow.report.baselines import BASELINES
 from eraseflow.report.cells import Cell
-from eraseflow.report.plots import STYLE, looks_of
+from eraseflow.report.plots import STYLE, looks_of, round_numbers
 
 PASSES = ("unet_forward", "unet_backward", "text_forward", "text_backward")
 COLUMNS = ["concept", "method", "attack", "passes", "text_passes", "images", "seconds"]
@@ -85,9 +85,8 @@ def budget(params: Params, frame: pd.DataFrame, concept: str, columns: int = 4) 
         axes.set_title(method, loc="left", fontweight="bold")
     panels[0].set(xscale="log", ylim=(-4, 104), xlim=(of["passes"].min() / 1.15, of["passes"].max() * 1.15))
     panels[0].xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    if of["passes"].max() < 30 * of["passes"].min():  # less than two decades have too few round numbers
-        panels[0].set_xticks(_ticks(of["passes"].min(), of["passes"].max()))
-        panels[0].xaxis.set_minor_locator(NullLocator())
+    panels[0].set_xticks(round_numbers(of["passes"].min(), of["passes"].max()))
+    panels[0].xaxis.set_minor_locator(NullLocator())
     for axes in panels[len(methods) - columns : len(methods)]:
         axes.set_xlabel("U-Net passes a prompt")
         axes.tick_params(labelbottom=True)
@@ -115,8 +114,3 @@ def _line(axes: Axes, points: pd.DataFrame, colour: str, baseline: bool) -> None
     end = points.iloc[-1]  # also where a line is a single point, all prompts succeeding un-attacked
     reach = [[100 * (end["asr"] - end["low"])], [100 * (end["high"] - end["asr"])]]
     axes.errorbar(end["passes"], 100 * end["asr"], reach, fmt="o", markersize=4, color=colour, elinewidth=1, capsize=2)
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten between two values."""
-    return [step * 10**power for power in range(9) for step in (1, 2, 5) if low <= step * 10**power <= high]

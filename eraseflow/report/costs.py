@@ -13,7 +13,8 @@ KEYS += ["trained_weights", "trained_bytes", "stored_weights", "stored_bytes", "
 COLUMNS = ["concept", "method", *KEYS]
 CAPTION = (
     "The strongest attack's success against what the training took: pictures through the U-Net, forward and backward. "
-    "Closed forms and methods that work at sampling time have none. Passes, unlike seconds, are the same everywhere."
+    "Closed forms and methods that work at sampling time have none; they stand side by side at 0. Passes, unlike "
+    "seconds, are the same everywhere."
 )
 
 

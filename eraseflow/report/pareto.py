@@ -18,9 +18,10 @@ FRONT += ["on_front", "dominated_by", "overlapping"]
 ORDER = ["concept", "source", "published_concept", "n", "tau", "p", "published_order", "measured_order", "reversed"]
 CAUTION = (
     "Each concept's methods under their strongest attack. A method is on the Pareto front if no other is at least as "
-    "good in ASR, distance and training cost (U-Net passes) and better in one of them. Where the ASR intervals of two "
-    "methods overlap, these prompts do not tell which is better: a dominated method may then belong on the front, and "
-    "one on it by a few prompts may not. A row is one training, and distances and costs have no interval at all."
+    "good in ASR, distance and training cost (U-Net passes) and better in one of them; that it erases, the front does "
+    "not say, but its ASR. Where the ASR intervals of two methods overlap, these prompts do not tell which is better: "
+    "a dominated method may then belong on the front, and one on it by a few prompts may not. A row is one training, "
+    "and distances and costs have no interval at all."
 )
 PUBLISHED = {  # the published concepts of the same kind, each a source and its name there
     "category": [(PAPER, "nudity"), (LEADERBOARD, "nudity")],

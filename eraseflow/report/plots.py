@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator, StrMethodFormatter
 
 from eraseflow.params import Params
 from eraseflow.report.cells import Cell
@@ -49,12 +50,22 @@ def fid_vs_attack(params: Params, frame: pd.DataFrame, columns: int = 3) -> Figu
 def asr_vs_cost(params: Params, frame: pd.DataFrame, costs: pd.DataFrame, columns: int = 3) -> Figure:
     """What the training took (unet_passes of costs.costs()) and ASR of each method's strongest attack, likewise."""
     both = frame.merge(costs[["concept", "method", "unet_passes"]], on=["concept", "method"])
+    positive = both.loc[both["unet_passes"] > 0, "unet_passes"]
+    least = 10.0 ** math.floor(math.log10(positive.min())) if len(positive) else 1.0
+    both["unet_passes"] = both["unet_passes"].astype(float)
+    free = both[both["unet_passes"] == 0].groupby("concept")["method"]
+    for _, methods in free:  # side by side, or their intervals would lie on one another
+        places = {name: place for place, name in enumerate(dict.fromkeys(methods))}
+        apart = min(0.12, 0.6 / len(places)) * least
+        both.loc[methods.index, "unet_passes"] = apart * methods.map(places).sub((len(places) - 1) / 2)
     title = "Attack success against the training's cost: lower left is better"
     figure = _against(params, both, columns, "unet_passes", "U-Net passes in training (lower is better)", title)
-    some = both.loc[both["unet_passes"] > 0, "unet_passes"]
-    for axes in figure.axes if len(some) else []:
-        axes.set_xscale("symlog", linthresh=10 ** math.floor(math.log10(some.min())), linscale=0.5)  # 0 is among them
-        axes.set_xlim(left=-0.25 * axes.xaxis.get_transform().linthresh, right=2 * some.max())  # type: ignore[attr-defined]
+    for axes in figure.axes:
+        axes.set_xscale("symlog", linthresh=least, linscale=0.6)
+        axes.set_xlim(-0.5 * least, 2 * max(positive.max(), least) if len(positive) else least)
+        axes.set_xticks([0, *round_numbers(least, positive.max())] if len(positive) else [0])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     return figure
 
 
@@ -94,6 +105,12 @@ def _against(params: Params, frame: pd.DataFrame, columns: int, x: str, label: s
     names = [*looks, "before the attack"]
     figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 2 * columns))
     return figure
+
+
+def round_numbers(low: float, high: float) -> list[float]:
+    """Powers of ten between two values, and where these are few, twice and five times them."""
+    steps = (1, 2, 5) if high < 30 * low else (1,)
+    return [step * 10.0**power for power in range(12) for step in steps if low <= step * 10**power <= high]
 
 
 def looks_of(names: list[str]) -> dict[str, tuple[str, str]]:
