@@ -81,7 +81,7 @@ def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
     started = time.perf_counter()
     unet, encoder, size = pipeline.unet, pipeline.text_encoder, settings.batch_size
     rng = torch.Generator().manual_seed(seed)
-    sentences = [sentence for sentence, _ in concept.pairs]
+    sentences = [concept.target, *concept.also]  # bare words, as ESD trains on
     targets, retained, empty = (embed(pipeline, side) for side in (sentences, concept.preserve, [""]))
     table = encoder.get_input_embeddings().weight.detach().float()
     written = torch.tensor(written_tokens(pipeline.tokenizer))

@@ -34,7 +34,8 @@ def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
     started = time.perf_counter()
     rng = torch.Generator().manual_seed(seed)
     unet, frozen = pipeline.unet, copy.deepcopy(pipeline.unet).requires_grad_(False)
-    targets, empty = embed(pipeline, [sentence for sentence, _ in concept.pairs]), embed(pipeline, [""])
+    # The bare words: nothing would hold on to what else a sentence says, so that it would be erased as well.
+    targets, empty = embed(pipeline, [concept.target, *concept.also]), embed(pipeline, [""])
     names = trained_names(unet, settings.variant)
     unet.requires_grad_(False)
     masters = Masters([unet.get_parameter(name) for name in names])

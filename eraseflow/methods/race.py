@@ -62,7 +62,7 @@ def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
     started = time.perf_counter()
     rng = torch.Generator().manual_seed(seed)
     unet, frozen = pipeline.unet, copy.deepcopy(pipeline.unet).requires_grad_(False)
-    targets, empty = embed(pipeline, [sentence for sentence, _ in concept.pairs]), embed(pipeline, [""])
+    targets, empty = embed(pipeline, [concept.target, *concept.also]), embed(pipeline, [""])  # bare words, as ESD
     names = trained_names(unet, settings.variant)
     unet.requires_grad_(False)
     masters = Masters([unet.get_parameter(name) for name in names])
