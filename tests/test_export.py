@@ -150,7 +150,7 @@ def test_what_works_at_sampling_time_lies_beside_and_the_card_says_so(project, m
 
     card = Path("whole/README.md").read_text()
     assert "**Plain diffusers loads this folder without sld, so it draws un-erased, or less erased.**" in card
-    assert "arXiv 2511.00804" in card and "SAFREE: training-free" in card and "eraseflow:\n  epochs: 60" in card
+    assert "arXiv 2511.00804" in card and "SAFREE: training-free" in card and "eraseflow:\n  epochs: 20" in card
     code = card.split("```python\n")[1].split("```")[0]
     code = code.replace("path/to/this/folder", "whole").replace("a prompt", PROMPT).replace("[0]", f"[{SEED}]")
     space: dict = {}

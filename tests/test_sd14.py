@@ -168,7 +168,7 @@ def test_rece_in_half_precision_is_the_rounded_solution(model, monkeypatch, conc
     edit = rece.erase(load(model, monkeypatch, precision), concept, settings, seed=0)
     for name, tensor in edit.tensors.items():
         assert tensor.dtype == cells.DTYPES[precision]
-        assert relative(tensor, wanted.tensors[name]) < 0.02
+        assert relative(tensor, wanted.tensors[name]) < 0.03
 
 
 TRAININGS = [
@@ -221,7 +221,7 @@ def test_every_training_in_any_precision(model, monkeypatch, concept, method, se
     assert {tensor.dtype for tensor in edit.tensors.values()} == {torch.float32}
     assert all(tensor.isfinite().all() for tensor in edit.tensors.values())
     whole = method.erase(load(model, monkeypatch), concept, settings, seed=0)
-    assert edit.history[0]["loss"] == pytest.approx(whole.history[0]["loss"], rel=0.5)
+    assert edit.history[0]["loss"] == pytest.approx(whole.history[0]["loss"], rel=0.5, abs=1e-4)
     if method is advunlearn:
         prefix = "text_encoder."
         moved = torch.cat(
