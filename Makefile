@@ -2,6 +2,8 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 READY := .venv/.ready
+# A worker a core and a thread a worker; a file's tests stay together, for some share a chain that takes minutes.
+PYTEST := OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile
 
 .PHONY: setup repro full test test-fast lint clean-work
 
@@ -23,10 +25,10 @@ full: setup
 	.venv/bin/python -m eraseflow full $(ARGS)
 
 test: lint
-	.venv/bin/python -m pytest
+	$(PYTEST)
 
 test-fast: setup
-	.venv/bin/python -m pytest -m "not slow and not gpu"
+	$(PYTEST) -m "not slow and not gpu"
 
 lint: setup
 	.venv/bin/ruff check

@@ -43,7 +43,7 @@ def measure(form: str, count: int, chunk: int, answer) -> None:
     def predict(prompt):
         return lambda x, t: guided(unet, x, t, prompt.expand(len(x), -1, -1), empty, SCALE)
 
-    states = trajectory(schedule, predict(anchor), start, ETA, rng)
+    states = trajectory(schedule, predict(anchor), start, ETA, rng, STEPS)
     steps = trajectory_balance.loss_steps(STEPS, 0, rng)
     predicts = [predict(target)] * count
 

@@ -23,15 +23,29 @@ SEEDS = [0, 1]  # of the training: one alone says little, a training may end wel
 GRIDS = {
     "original": [{}],
     "eraseflow": [
-        {"cfg": True, "epochs": 60, "switch_epoch": 59, "learning_rate": 1.5e-3},
-        *(
-            {"cfg": False, "epochs": epochs, "switch_epoch": epochs - 1, "learning_rate": 2e-3}
-            for epochs in (60, 70, 80)
-        ),
+        {"cfg": True, "train_empty": False, "epochs": 20, "switch_epoch": 19, "eta": 0.2, "batch_size": 8},
+        {"cfg": True, "train_empty": False, "epochs": 60, "switch_epoch": 59, "eta": 0.2, "batch_size": 8},
+        {"cfg": False, "train_empty": True, "epochs": 40, "switch_epoch": 39, "eta": 0.2, "batch_size": 8},
+        {"cfg": False, "train_empty": True, "epochs": 40, "switch_epoch": 39, "eta": 0.1, "batch_size": 16},
     ],
     "esd": [
         {"negative_guidance": guidance, "learning_rate": rate} for guidance, rate in product((1.0, 5.0), (4e-4, 8e-4))
     ],
+    "esd_u": [
+        {"negative_guidance": guidance, "learning_rate": rate} for guidance, rate in product((1.0, 5.0), (2e-4, 4e-4))
+    ],
+    "sld": [{"threshold": threshold, "momentum_scale": scale} for threshold, scale in product((0.3, 1.0), (0.5, 0.7))],
+    "safree": [{"alpha": alpha, "gamma": gamma} for alpha, gamma in product((0.01, 0.05), (12.0, 24.0))],
+    "mace": [{"learning_rate": rate, "fuse_scale": scale} for rate, scale in product((1e-3, 3e-3), (1.0, 10.0))],
+    "duo": [{"beta": beta, "preserve_scale": scale} for beta, scale in product((250.0, 500.0), (1.0, 100.0))],
+    "race": [{"epsilon": epsilon, "learning_rate": rate} for epsilon, rate in product((0.1, 0.3), (4e-4, 8e-4))],
+    "advunlearn": [{"retain_scale": scale, "learning_rate": rate} for scale, rate in product((0.3, 1.0), (3e-4, 1e-3))],
+    "ca": [{"preserve_scale": scale, "learning_rate": rate} for scale, rate in product((0.0, 1.0), (5e-4, 1e-3))],
+    "rece": [
+        {"rounds": rounds, "regularisation": regularisation} for rounds, regularisation in product((1, 3), (1e-3, 1e-1))
+    ],
+    "spm": [{"anchoring_scale": scale, "learning_rate": rate} for scale, rate in product((10.0, 100.0), (1e-3, 3e-3))],
+    "salun": [{"preserve_scale": scale, "learning_rate": rate} for scale, rate in product((0.5, 2.0), (1e-4, 3e-4))],
     "uce": [{"preserve_scale": scale} for scale in (1.0, 3.0, 10.0, 30.0)],
 }
 
@@ -41,7 +55,9 @@ def measure(everything: params.Params, concept: str, method: str, change: dict, 
     entry, testbed, world = setting(everything, concept)
     settings = everything.settings("methods", method, entry.testbed, entry.kind)
     settings = type(settings).model_validate(settings.model_dump() | change)
-    edit = module("methods", method).erase(world.load_pipeline(testbed.model, DEVICE), entry, settings, seed)
+    edit = module("methods", everything.module(method)).erase(
+        world.load_pipeline(testbed.model, DEVICE), entry, settings, seed
+    )
     pipeline = edit.apply(world.load_pipeline(testbed.model, DEVICE))
     judge = module("judges", entry.judge.name).load(DEVICE, entry)
     table, _ = prompts.resolve(entry, testbed, 0, pipeline.tokenizer)

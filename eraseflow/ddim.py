@@ -55,14 +55,19 @@ def log_density(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 @torch.no_grad()
 def trajectory(
-    schedule: Schedule, predict: Callable[[Tensor, Tensor], Tensor], start: Tensor, eta: float, generator
+    schedule: Schedule,
+    predict: Callable[[Tensor, Tensor], Tensor],
+    start: Tensor,
+    eta: float,
+    generator: torch.Generator,
+    steps: int,
 ) -> Tensor:
-    """The latents (N + 1, n, c, h, w) of n trajectories from `start` (n, c, h, w).
+    """The latents (steps + 1, n, c, h, w) of n trajectories from `start` (n, c, h, w) through the first `steps`.
 
     predict(latents, t (n,)) is the guided noise prediction.
     """
     states = [start]
-    for index in range(len(schedule.timesteps)):
+    for index in range(steps):
         j = torch.full((len(start),), index, device=start.device)
         mean, std = schedule.step(j, states[-1], predict(states[-1], schedule.timesteps[j]), eta)
         fresh = torch.randn(start.shape, generator=generator, dtype=torch.float32).to(start)

@@ -16,8 +16,8 @@ def check(params: Params, concept: str, method: str, folder: Path) -> None:
         if name not in known:
             raise SystemExit(f"params.yaml has no {what} {name!r}{nearest(name, known)}")
     testbed = params.concepts[concept].testbed
-    if testbed not in params.methods[method]:
-        raise SystemExit(f"params.yaml: methods.{method}: has no block for testbed {testbed!r}, that of {concept}")
+    if lacking := params.lacking(method, testbed):
+        raise SystemExit(f"params.yaml: methods.{lacking[0]}: has no block for testbed {testbed!r}, that of {concept}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise SystemExit(f"{folder}: is there already and not empty; name a new folder")
     edit = CELLS / concept / method / "edit"
@@ -29,7 +29,8 @@ def check(params: Params, concept: str, method: str, folder: Path) -> None:
 def export(params: Params, concept: str, method: str, folder: Path) -> None:
     """Write the edited pipeline and README.md into `folder`, whole or not at all.
 
-    In full precision, with the solver that the pictures were measured with; without safety checker.
+    In full precision, with the solver that the pictures were measured with; without safety checker. What works at
+    sampling time lies beside the pipeline, as the card says; see `Edit.export`.
     Raises: SystemExit, see `check`.
     """
     check(params, concept, method, folder)
@@ -42,10 +43,12 @@ def export(params: Params, concept: str, method: str, folder: Path) -> None:
     _, testbed, world = setting(params, concept)
     pipeline = world.load_pipeline(testbed.model, "cpu")
     pipeline.scheduler = SOLVERS[testbed.sampling.solver].from_config(pipeline.scheduler.config)
-    card = model_card.card(params, concept, method, CELLS, CONCEPTS)
+    edit = Edit.load(CELLS / concept / method / "edit")
+    sampler = next((part.sampler["method"] for part in edit.leaves() if part.kind == "sampler"), "")
+    card = model_card.card(params, concept, method, CELLS, CONCEPTS, sampler)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as unfinished:
         made = Path(unfinished) / folder.name
-        Edit.load(CELLS / concept / method / "edit").export(pipeline, made)
+        edit.export(pipeline, made)
         (made / "README.md").write_text(card, encoding="utf-8")
         made.rename(folder)

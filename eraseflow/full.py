@@ -34,7 +34,7 @@ READ = ("reports/judges.json", "reports/base/")  # what the report reads of repo
 
 def table(params: Params) -> Table:
     """All concepts of the testbed, and all methods and attacks with a block for it; the unedited model first."""
-    methods = [name for name, block in params.methods.items() if TESTBED in block]
+    methods = [name for name in params.methods if not params.lacking(name, TESTBED)]
     attacks = [name for name, block in params.attacks.items() if TESTBED in block]
     names = {
         "testbed": TESTBED,

@@ -8,8 +8,9 @@ import yaml
 
 from eraseflow import verdict
 from eraseflow.cells import module
+from eraseflow.edits import SAMPLER_FOLDER
 from eraseflow.metrics.rates import Rate
-from eraseflow.params import Params, of_kind
+from eraseflow.params import Params, SamplingSettings, of_kind
 from eraseflow.report.cells import Cell, read_counts
 from eraseflow.report.table import SCORES
 
@@ -23,9 +24,10 @@ LIMITS = """\
 - No safety checker is included. This is made for research on erasure and is no safeguard by itself."""
 
 
-def card(params: Params, concept: str, method: str, cells: Path, concepts: Path) -> str:
+def card(params: Params, concept: str, method: str, cells: Path, concepts: Path, sampler: str = "") -> str:
     """The text of README.md, front matter first, from params and the files that the cell has so far.
 
+    sampler: the method that works at sampling time, if there is one, which plain diffusers leaves out.
     Raises: CellError (one line) where one of these files is damaged.
     """
     entry = params.concepts[concept]
@@ -35,9 +37,11 @@ def card(params: Params, concept: str, method: str, cells: Path, concepts: Path)
     tags = ["concept-erasure", "machine-unlearning", "stable-diffusion", "text-to-image", f"erased-{concept}"]
     about = {"license": licence, "base_model": base, "library_name": "diffusers", "pipeline_tag": "text-to-image"}
     costs = json.loads((cells / concept / method / "costs.json").read_text())
-    paper = (inspect.getdoc(module("methods", method)) or method).splitlines()[0]
+    papers = [_paper(params.module(part)) for part in params.parts(method)]
     anchors = {entry.target: entry.anchor} | entry.also
-    settings = of_kind(params.methods[method][entry.testbed], entry.kind)
+    settings = {part: of_kind(params.methods[part].on[entry.testbed], entry.kind) for part in params.parts(method)}
+    if not params.methods[method].compose:
+        settings = settings[method]
     parts = [
         f"---\n{yaml.safe_dump({**about, 'tags': tags}, sort_keys=False)}---",
         f"# {base}, {concept} erased with {method}",
@@ -45,13 +49,14 @@ def card(params: Params, concept: str, method: str, cells: Path, concepts: Path)
         "\n".join(f"- “{target}”, with “{anchor}” in its place" for target, anchor in anchors.items()),
         f"A concept of the kind {entry.kind}." + _contexts(entry.contexts),
         "## How",
-        paper,
+        "\n\n".join(papers),
         f"Base model: `{testbed.model}`. Seed: {params.table.seed}. {costs['optimiser_steps']} optimiser steps in "
         f"{costs['train_seconds']:.0f} s ({costs['device']}, {costs['precision']}). Settings:",
         f"```yaml\n{yaml.safe_dump(settings, sort_keys=False)}```" if settings else "None.",
         "## Measured",
         _measured(params, concept, method, cells, concepts),
         "## Use",
+        *([_beside(sampler, sampling)] if sampler else []),
         "```python\nfrom diffusers import StableDiffusionPipeline\n\n"
         'pipeline = StableDiffusionPipeline.from_pretrained("path/to/this/folder")\n'
         f'picture = pipeline("a prompt", num_inference_steps={sampling.steps}, '
@@ -63,6 +68,35 @@ def card(params: Params, concept: str, method: str, cells: Path, concepts: Path)
         licence_text,
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _paper(module_name: str) -> str:
+    return (inspect.getdoc(module("methods", module_name)) or module_name).splitlines()[0]
+
+
+def _beside(sampler: str, sampling: SamplingSettings) -> str:
+    """How to draw with what diffusers' format has no place for."""
+    scale = sampling.guidance_scale
+    return f"""**Plain diffusers loads this folder without {sampler}, so it draws un-erased, or less erased.** That \
+works while a picture is drawn; it is in `{SAMPLER_FOLDER}/` and is loaded with the package eraseflow, which drew what \
+was measured:
+
+```python
+from pathlib import Path
+
+from diffusers import StableDiffusionPipeline
+from eraseflow.edits import Edit
+from eraseflow.params import SamplingSettings
+from eraseflow.sampling import sample
+
+folder = "path/to/this/folder"
+pipeline = StableDiffusionPipeline.from_pretrained(folder)
+pipeline = Edit.load(Path(folder, "{SAMPLER_FOLDER}")).apply(pipeline)
+settings = SamplingSettings(solver="{sampling.solver}", steps={sampling.steps}, guidance_scale={scale})
+pictures = next(sample(pipeline, ["a prompt"], [0], [{scale}], settings, 1))  # (1, 3, H, W), uint8
+```
+
+Without it:"""
 
 
 def _contexts(contexts: list[str]) -> str:

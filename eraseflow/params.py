@@ -11,7 +11,7 @@ from eraseflow.mistakes import ParamsError, read, read_yaml
 from eraseflow.params_check import check_names, check_table
 from eraseflow.prompt_files import I2P_PLACES
 
-__all__ = ["Block", "Concept", "Params", "ParamsError", "Testbed", "load"]
+__all__ = ["Block", "Concept", "Method", "Params", "ParamsError", "Testbed", "load"]
 
 
 class Block(BaseModel):
@@ -23,6 +23,12 @@ class Block(BaseModel):
 def _plain(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_]+", name):  # it becomes a folder and part of a stage's name
         raise ValueError(f"a name may have only letters, digits and underscores, found {name!r}")
+    return name
+
+
+def _row(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_]+(\+[A-Za-z0-9_]+)*", name):
+        raise ValueError(f"a method's name may have only letters, digits, underscores and a + between, found {name!r}")
     return name
 
 
@@ -39,6 +45,7 @@ def _i2p(text: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_plain)]
+Row = Annotated[str, AfterValidator(_row)]
 Text = Annotated[str, AfterValidator(_not_blank)]
 I2P = Annotated[str, AfterValidator(_i2p)]
 
@@ -46,7 +53,7 @@ I2P = Annotated[str, AfterValidator(_i2p)]
 class Table(Block):
     testbed: Name
     concepts: list[Name] = Field(min_length=1)
-    methods: list[Name] = Field(min_length=1)
+    methods: list[Row] = Field(min_length=1)
     attacks: list[Name] = Field(min_length=1)
     transfer: list[Name] = []
     seed: int = Field(ge=0)
@@ -167,6 +174,25 @@ class Report(Block):
     blur: bool = True
 
 
+class Method(Block):
+    """A row of the table: a module with its settings for each testbed, or a composition of other rows.
+
+    The module is that of the row's own name unless `module` names another. `compose` names the rows whose edits, each
+    trained on the base on its own, are applied in this order.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, dict[str, Any]]
+
+    module: Name | None = None
+    compose: list[Row] = Field(default=[], min_length=2)
+
+    @property
+    def on(self) -> dict[str, dict[str, Any]]:
+        """The settings of each testbed, as they are written; empty for a composition."""
+        return self.__pydantic_extra__
+
+
 def of_kind(raw: dict[str, Any], kind: str | None) -> dict[str, Any]:
     """A method's block with the settings for one kind of concept in place."""
     plain = {key: value for key, value in raw.items() if key != "kinds"}
@@ -179,17 +205,36 @@ class Params(Block):
     testbeds: dict[Name, Testbed]
     emoji: EmojiTraining
     concepts: dict[Name, Concept]
-    methods: dict[Name, dict[Name, dict[str, Any]]]
+    methods: dict[Row, Method]
     attacks: dict[Name, dict[Name, dict[str, Any]]]
 
-    def settings(self, family: Literal["methods", "attacks"], name: str, testbed: str, kind: str | None = None) -> Any:
-        """The settings of a method or attack on a testbed, an instance of the `Settings` of its module.
+    def parts(self, method: str) -> list[str]:
+        """The rows that a method is composed of: itself, unless it is a composition."""
+        return self.methods[method].compose or [method]
 
-        kind: of the concept; what the block's `kinds` says of it goes before the rest.
+    def module(self, method: str) -> str:
+        """The module of eraseflow/methods of a row that is no composition."""
+        return self.methods[method].module or method
+
+    def raw_settings(self, method: str, testbed: str) -> dict[str, Any]:
+        """The settings of a row on a testbed, as they are written; of a composition, those of each part by its name."""
+        entry = self.methods[method]
+        return {part: self.raw_settings(part, testbed) for part in entry.compose} or entry.on[testbed]
+
+    def lacking(self, method: str, testbed: str) -> list[str]:
+        """The parts of a row that have no settings for a testbed."""
+        return [part for part in self.parts(method) if testbed not in self.methods[part].on]
+
+    def settings(self, family: Literal["methods", "attacks"], name: str, testbed: str, kind: str | None = None) -> Any:
+        """The settings of a method's row or an attack on a testbed, an instance of the `Settings` of its module.
+
+        A composition has none of its own: ask for those of its `parts`. kind: of the concept; what the block's `kinds`
+        says of it goes before the rest.
         """
-        model = importlib.import_module(f"eraseflow.{family}.{name}").Settings
-        raw, where = of_kind(getattr(self, family)[name][testbed], kind), f"{family}.{name}.{testbed}"
-        return read(model, raw, where)
+        methods = family == "methods"
+        module, raw = (self.module(name), self.methods[name].on) if methods else (name, self.attacks[name])
+        model = importlib.import_module(f"eraseflow.{family}.{module}").Settings
+        return read(model, of_kind(raw[testbed], kind), f"{family}.{name}.{testbed}")
 
 
 def load(path: Path = Path("params.yaml")) -> Params:

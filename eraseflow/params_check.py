@@ -44,12 +44,40 @@ def check_names(params: "Params") -> None:
             _known(label, kept, f"{where}.kept.without", f"label of {kept_judge or 'a kept_judge'}")
         for label in concept.kept.neighbours:
             _known(label, kept, f"{where}.kept.neighbours", f"label of {kept_judge or 'a kept_judge'}")
-    for family, blocks in (("methods", params.methods), ("attacks", params.attacks)):
-        for name, of_testbeds in blocks.items():
-            _known(name, names(family), f"{family}.{name}", f"module of eraseflow/{family}")
-            for on, raw in of_testbeds.items():
-                _known(on, params.testbeds, f"{family}.{name}", "testbed")
-                _check_settings(definition(family, name, "Settings"), raw, f"{family}.{name}.{on}")
+    for name, row in params.methods.items():
+        where = f"methods.{name}"
+        if row.compose:
+            _check_composition(params, name)
+            continue
+        place = f"{where}.module" if row.module else where
+        _known(params.module(name), names("methods"), place, "module of eraseflow/methods")
+        _check_blocks(params, "methods", params.module(name), row.on, where)
+    for name, blocks in params.attacks.items():
+        _known(name, names("attacks"), f"attacks.{name}", "module of eraseflow/attacks")
+        _check_blocks(params, "attacks", name, blocks, f"attacks.{name}")
+
+
+def _check_blocks(params: "Params", family: str, module: str, blocks: dict[str, dict], where: str) -> None:
+    """The settings of each testbed must be those of the module."""
+    for on, raw in blocks.items():
+        _known(on, params.testbeds, where, "testbed")
+        _check_settings(definition(family, module, "Settings"), raw, f"{where}.{on}")
+
+
+def _check_composition(params: "Params", name: str) -> None:
+    """A composition must be of other rows, each with a module, and have nothing else."""
+    row, where = params.methods[name], f"params.yaml: methods.{name}"
+    if row.module:
+        raise ParamsError(f"{where}: has both module and compose; expected one of them")
+    if row.on:
+        what = f"has settings for {next(iter(row.on))!r}; a composition takes those of its parts"
+        raise ParamsError(f"{where}: {what}")
+    for part in row.compose:
+        _known(part, params.methods, f"methods.{name}.compose", "method")
+        if params.methods[part].compose:
+            raise ParamsError(f"{where}.compose: {part!r} is a composition itself; name its parts")
+        if row.compose.count(part) > 1:
+            raise ParamsError(f"{where}.compose: {part!r} appears twice")
 
 
 def _check_settings(model: type, raw: dict, where: str) -> None:
@@ -111,8 +139,11 @@ def check_table(params: "Params", root: Path) -> None:
             _known(name, blocks, f"table.{family}", family[:-1])
             if listed.count(name) > 1:
                 raise ParamsError(f"params.yaml: table.{family}: {name!r} appears twice")
-            if family != "concepts" and table.testbed not in blocks[name]:
-                raise ParamsError(f"params.yaml: {family}.{name}: has no block for testbed {table.testbed!r}")
+            lacking = params.lacking(name, table.testbed) if family == "methods" else []
+            if family == "attacks" and table.testbed not in blocks[name]:
+                lacking = [name]
+            if lacking:
+                raise ParamsError(f"params.yaml: {family}.{lacking[0]}: has no block for testbed {table.testbed!r}")
     for name in table.transfer:
         _known(name, table.attacks, "table.transfer", "attack of table.attacks")
     for name in table.concepts:

@@ -27,9 +27,9 @@ def ready(params: Params) -> None:
         for name in dict.fromkeys(filter(None, names)):
             if fetch := definition(family, name, "ready", None):
                 fetch()
-    for method in table.methods:
-        if fetch := definition("methods", method, "ready", None):
-            model = definition("methods", method, "Settings")
+    for method in dict.fromkeys(part for row in table.methods for part in params.parts(row)):
+        if fetch := definition("methods", params.module(method), "ready", None):
+            model = definition("methods", params.module(method), "Settings")
             for name, concept in zip(table.concepts, concepts, strict=True):
-                raw = of_kind(params.methods[method][table.testbed], concept.kind)
+                raw = of_kind(params.raw_settings(method, table.testbed), concept.kind)
                 fetch(read(model, raw, f"methods.{method}.{table.testbed}"), name)

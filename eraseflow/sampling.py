@@ -1,6 +1,7 @@
 """Sampling in batches, seeded per item, so that an item's picture does not depend on how the work is cut up."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline
@@ -8,11 +9,48 @@ from torch import Tensor
 from tqdm import tqdm
 
 from eraseflow.params import SamplingSettings
+from eraseflow.soft_prompts import token_embeddings
 
 SOLVERS = {
     "ddim": DDIMScheduler,  # Song et al. 2021, without added noise
     "dpmsolver++": DPMSolverMultistepScheduler,  # 2M, Lu et al. 2022: as good in a third of the steps
 }
+TEXTS = 64  # texts that the text encoder reads at once
+
+# What is to be drawn, a row a picture: "hidden", the text encoder's states (n, tokens, width), and what else a sampler
+# has read of the prompts.
+Condition = dict[str, Tensor]
+# Step (from 0), timestep and latents (n, c, h, w) to the noise prediction that the solver follows.
+Predict = Callable[[int, Tensor, Tensor], Tensor]
+
+
+class Sampler:
+    """How a pipeline reads prompts and predicts noise when it draws: this one by classifier-free guidance alone.
+
+    A method that works at sampling time has a subclass of its own, `Sampler` in its module, a dataclass of plain
+    values (see edits.py), which `Edit.apply` hangs on the pipeline. Texts that it needs are read by the very pipeline
+    that draws, so that it goes with any edit of the weights.
+    """
+
+    @torch.no_grad()
+    def read(self, pipeline, ids: Tensor, embeddings: Tensor | None = None) -> Condition:
+        """What it needs to know of token ids (n, length); embeddings (n, length, width) take the tokens' place."""
+        return {"hidden": encode(pipeline.text_encoder, ids, embeddings)[0]}
+
+    def predictor(self, pipeline, condition: Condition, scale: Tensor) -> Predict:
+        """The noise prediction of one drawing; scale (n, 1, 1, 1) is the guidance."""
+        empty = embed(pipeline, [""])
+        return lambda step, t, latents: guided(pipeline.unet, latents, t, condition["hidden"], empty, scale)
+
+    def passes(self, condition: Condition, steps: int) -> tuple[Tensor, Tensor]:
+        """Samples through the U-Net (n,) and the text encoder (n,) that drawing each row takes."""
+        ones = torch.ones(len(condition["hidden"]))
+        return 2 * steps * ones, ones
+
+
+def sampler_of(pipeline) -> Sampler:
+    """The pipeline's sampler-time method, or plain guidance."""
+    return getattr(pipeline, "eraseflow_sampler", None) or Sampler()
 
 
 def initial_noise(pipeline: StableDiffusionPipeline, seeds: Sequence[int]) -> Tensor:
@@ -25,11 +63,52 @@ def initial_noise(pipeline: StableDiffusionPipeline, seeds: Sequence[int]) -> Te
 
 @torch.no_grad()
 def embed(pipeline: StableDiffusionPipeline, prompts: Sequence[str]) -> Tensor:
-    """The text encoder's hidden states (n, tokens, width); equal prompts are encoded once."""
+    """The text encoder's hidden states (n, tokens, width), whatever the sampler; equal prompts are encoded once."""
+    return _once(prompts, lambda unique: Sampler().read(pipeline, token_ids(pipeline, unique)))["hidden"]
+
+
+def read(pipeline: StableDiffusionPipeline, prompts: Sequence[str]) -> Condition:
+    """What `draw` draws of these prompts: what the pipeline's sampler reads; equal prompts are read once."""
+    return _once(prompts, lambda unique: sampler_of(pipeline).read(pipeline, token_ids(pipeline, unique)))
+
+
+def _once(prompts: Sequence[str], reading: Callable[[list[str]], Condition]) -> Condition:
     unique = list(dict.fromkeys(prompts))
-    ids = pipeline.tokenizer(unique, padding="max_length", truncation=True, return_tensors="pt").input_ids
-    hidden = torch.cat([pipeline.text_encoder(part.to(pipeline.device))[0] for part in ids.split(64)])
-    return hidden[[unique.index(prompt) for prompt in prompts]]
+    rows = [unique.index(prompt) for prompt in prompts]
+    return {name: values[rows] for name, values in reading(unique).items()}
+
+
+def token_ids(pipeline: StableDiffusionPipeline, prompts: list[str]) -> Tensor:
+    """Token ids (n, length) on the pipeline's device, padded or cut to the model's length."""
+    ids = pipeline.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    return ids.to(pipeline.device)
+
+
+def encode(encoder, ids: Tensor, embeddings: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Last hidden states (n, length, width) and pooled ones (n, width) of any number of ids (n, length).
+
+    embeddings (n, length, width) take the place of the tokens' own.
+    """
+    found = []
+    for start in range(0, len(ids), TEXTS):
+        part = slice(start, start + TEXTS)
+        with nullcontext() if embeddings is None else token_embeddings(encoder, embeddings[part]):
+            found.append(encoder(ids[part]))
+    return torch.cat([out[0] for out in found]), torch.cat([out[1] for out in found])
+
+
+def together(unet, latents: Tensor, t, conditions: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Noise predictions (n, c, h, w) under several conditions in one batch, in the latents' precision.
+
+    latents (n, c, h, w); t a number or (n,); conditions (n or 1, tokens, width), the last of them with n.
+    """
+    count, t = len(conditions), torch.as_tensor(t, device=latents.device).expand(len(latents))
+    hidden = torch.cat([condition.expand_as(conditions[-1]) for condition in conditions])
+    return (
+        unet(torch.cat([latents] * count).to(hidden.dtype), t.repeat(count), hidden)
+        .sample.to(latents.dtype)
+        .chunk(count)
+    )
 
 
 def guided(unet, latents: Tensor, t, condition: Tensor, empty: Tensor, scale: float | Tensor) -> Tensor:
@@ -38,30 +117,31 @@ def guided(unet, latents: Tensor, t, condition: Tensor, empty: Tensor, scale: fl
     latents (n, c, h, w); t a number or (n,); condition (n, tokens, width) in the network's precision;
     empty (1, tokens, width); scale a number or (n, 1, 1, 1).
     """
-    t = torch.as_tensor(t, device=latents.device).expand(len(latents))
-    both = torch.cat([empty.expand_as(condition), condition])
-    noise = unet(torch.cat([latents, latents]).to(both.dtype), torch.cat([t, t]), both).sample
-    without, with_prompt = noise.to(latents.dtype).chunk(2)
+    without, with_prompt = together(unet, latents, t, [empty, condition])
     return without + scale * (with_prompt - without)
 
 
 @torch.no_grad()
 def denoise(
     pipeline: StableDiffusionPipeline,
-    condition: Tensor,
+    condition: Tensor | Condition,
     seeds: Sequence[int],
     settings: SamplingSettings,
     guidance: Sequence[float],
 ) -> Tensor:
-    """Latents (n, c, h, w) of these hidden states; the solver works in float32 whatever the networks' precision."""
+    """Latents (n, c, h, w) of what `read` has read, or of hidden states alone where the sampler needs no more.
+
+    The solver works in float32 whatever the networks' precision.
+    """
+    if isinstance(condition, Tensor):
+        condition = {"hidden": condition}
     scheduler = SOLVERS[settings.solver].from_config(pipeline.scheduler.config)
     scheduler.set_timesteps(settings.steps, device=pipeline.device)
     latents = initial_noise(pipeline, seeds) * scheduler.init_noise_sigma
     scale = torch.tensor(guidance, device=latents.device, dtype=latents.dtype).view(-1, 1, 1, 1)
-    empty = embed(pipeline, [""])
-    for t in scheduler.timesteps:
-        noise = guided(pipeline.unet, latents, t, condition, empty, scale)
-        latents = scheduler.step(noise, t, latents).prev_sample
+    predict = sampler_of(pipeline).predictor(pipeline, condition, scale)
+    for step, t in enumerate(scheduler.timesteps):
+        latents = scheduler.step(predict(step, t, latents), t, latents).prev_sample
     return latents
 
 
@@ -83,22 +163,23 @@ def sample(
     quiet: bool = False,
 ) -> Iterator[Tensor]:
     """Pictures of the prompts, a batch (b, 3, H, W) of uint8 at a time, in order."""
-    yield from draw(pipeline, embed(pipeline, prompts), seeds, guidance, settings, batch_size, quiet)
+    yield from draw(pipeline, read(pipeline, prompts), seeds, guidance, settings, batch_size, quiet)
 
 
 def draw(
     pipeline: StableDiffusionPipeline,
-    condition: Tensor,
+    condition: Condition,
     seeds: Sequence[int],
     guidance: Sequence[float],
     settings: SamplingSettings,
     batch_size: int,
     quiet: bool = False,
 ) -> Iterator[Tensor]:
-    """Pictures of hidden states (n, tokens, width), a batch (b, 3, H, W) of uint8 at a time, in order."""
-    with tqdm(total=len(condition), desc="sampling", unit="image", disable=quiet) as bar:
-        for start in range(0, len(condition), batch_size):
+    """Pictures of what `read` has read, a batch (b, 3, H, W) of uint8 at a time, in order."""
+    with tqdm(total=len(seeds), desc="sampling", unit="image", disable=quiet) as bar:
+        for start in range(0, len(seeds), batch_size):
             part = slice(start, start + batch_size)
-            latents = denoise(pipeline, condition[part], seeds[part], settings, guidance[part])
+            rows = {name: values[part] for name, values in condition.items()}
+            latents = denoise(pipeline, rows, seeds[part], settings, guidance[part])
             yield decode(pipeline, latents)
             bar.update(len(latents))

@@ -1,10 +1,12 @@
 """What an attack works on: an edited pipeline, its prompts, and the judge that says when the concept is back.
 
-All that an attack asks of the networks goes through `Victim`, which counts it, prompt by prompt.
+All that an attack asks of the networks goes through `Victim`, which counts it, prompt by prompt. What is judged is
+drawn as the edited pipeline draws, with its sampler-time method if it has one. Gradients go through text encoder and
+U-Net as they are: an attack does not see through such a method, it only meets it when its prompts are drawn.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +17,12 @@ from torch import Tensor
 
 from eraseflow import sampling
 from eraseflow.params import Concept, SamplingSettings
-from eraseflow.vocabulary import prefixed_ids
+from eraseflow.sampling import Condition
+from eraseflow.soft_prompts import encoder_input, token_embeddings
 
 PLACEHOLDER = "<concept>"  # stands for a learned embedding in an adversarial prompt's text
+TEXTS = 256  # texts that an attack lets the text encoder read at once
 PASSES = ["unet_forward", "unet_backward", "text_forward", "text_backward"]
-TEXTS = 256  # texts that the text encoder reads at once without a gradient
 
 
 @dataclass(frozen=True)
@@ -153,21 +156,22 @@ class Victim:
         """Draw each row's attempt with its seed: pictures, raw scores, and where the concept was seen."""
         rows = self.prompts.loc[list(attempts)]
         seeds = [seed if a.seed is None else a.seed for seed, a in zip(rows.seed, attempts.values(), strict=True)]
-        condition = self.hidden(list(attempts.values()))
+        condition = self.condition(list(attempts.values()))
         drawn = sampling.draw(
             self.pipeline, condition, seeds, list(rows.guidance), self.sampling, self.batch_size, quiet=True
         )
         pictures = torch.cat(list(drawn))
-        self.passes[list(attempts), PASSES.index("unet_forward")] += 2 * self.sampling.steps  # guided: a pair a step
-        self.passes[list(attempts), PASSES.index("text_forward")] += 1
+        drawing = sampling.sampler_of(self.pipeline).passes(condition, self.sampling.steps)
+        for network, passes in zip(("unet_forward", "text_forward"), drawing, strict=True):
+            self.passes[list(attempts), PASSES.index(network)] += passes.cpu().numpy()
         scores = self.judge(pictures)
         return pictures, scores, self.seen(scores)
 
     @torch.no_grad()
-    def hidden(self, attempts: list[Attempt]) -> Tensor:
-        """What the U-Net is told of each attempt (n, length, width)."""
+    def condition(self, attempts: list[Attempt]) -> Condition:
+        """What is to be drawn of each attempt, as the pipeline's sampler reads it."""
         if all(attempt.embedding is None for attempt in attempts):
-            return sampling.embed(self.pipeline, [attempt.text for attempt in attempts])
+            return sampling.read(self.pipeline, [attempt.text for attempt in attempts])
         tokenizer, encoder = self.pipeline.tokenizer, self.pipeline.text_encoder
         parts = []
         for attempt in attempts:
@@ -175,30 +179,4 @@ class Victim:
             rest, learned = attempt.text.removeprefix(PLACEHOLDER).strip(), attempt.embedding.to(self.device)
             parts.append(encoder_input(tokenizer, encoder, [rest], learned[None]))
         ids, embeddings = (torch.cat(side) for side in zip(*parts, strict=True))
-        states = []
-        for start in range(0, len(ids), TEXTS):
-            with token_embeddings(encoder, embeddings[start : start + TEXTS]):
-                states.append(encoder(ids[start : start + TEXTS])[0])
-        return torch.cat(states)
-
-
-def encoder_input(tokenizer, encoder, prompts: list[str], soft: Tensor, choice: Tensor | None = None):
-    """Token ids (n, length) and embeddings (n, length, width) of prompts after a prefix of embeddings.
-
-    soft (n, k, width); choice (n, k): the tokens that they stand for, where there are such.
-    """
-    if choice is None:
-        choice = torch.zeros(soft.shape[:2], dtype=torch.long, device=soft.device)
-    ids = prefixed_ids(tokenizer, prompts, choice)
-    embeddings = encoder.get_input_embeddings()(ids)
-    return ids, torch.cat([embeddings[:, :1], soft.to(embeddings), embeddings[:, 1 + soft.shape[1] :]], dim=1)
-
-
-@contextmanager
-def token_embeddings(text_encoder, embeddings: Tensor):
-    """Let the text encoder see these (n, tokens, width) instead of its own token embeddings; gradients pass."""
-    hook = text_encoder.get_input_embeddings().register_forward_hook(lambda *_: embeddings)
-    try:
-        yield
-    finally:
-        hook.remove()
+        return sampling.sampler_of(self.pipeline).read(self.pipeline, ids, embeddings)

@@ -15,8 +15,9 @@ from eraseflow.attacks import cce, mma, p4d, random_prefix, ring_a_bell, unlearn
 from eraseflow.cells import attack as cell
 from eraseflow.judges import emoji_classifier
 from eraseflow.params import SamplingSettings
+from eraseflow.soft_prompts import token_embeddings
 from eraseflow.testbeds import emoji
-from eraseflow.victim import Victim, token_embeddings
+from eraseflow.victim import Victim
 from eraseflow.vocabulary import written_tokens
 
 
@@ -256,7 +257,7 @@ def test_a_published_embedding_works_in_plain_diffusers(pipeline, tmp_path):
     plain = StableDiffusionPipeline.from_pretrained(tmp_path, safety_checker=None)
     plain.load_textual_inversion({"<concept>": torch.tensor(result.adversarial_embedding[1])})
     hidden, _ = plain.encode_prompt(result.adversarial_prompt[1], "cpu", 1, False)
-    ours = make_victim(pipeline, never).hidden([_attempt(result, 1)])
+    ours = make_victim(pipeline, never).condition([_attempt(result, 1)])["hidden"]
     torch.testing.assert_close(hidden, ours)
 
 

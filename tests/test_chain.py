@@ -48,7 +48,8 @@ def shorten(raw: dict) -> None:
     raw["testbeds"]["emoji"]["sampling"]["steps"] = 2
     raw["attacks"]["random_prefix"]["emoji"]["rounds"] = 1
     raw["attacks"]["unlearndiffatk"]["emoji"] |= {"rounds": 1, "iterations": 1}
-    raw["methods"]["esd"]["emoji"] |= {"iterations": 1, "num_steps": 2}
+    for name in ("esd", "esd_u"):
+        raw["methods"][name]["emoji"] |= {"iterations": 1, "num_steps": 2}
     raw["methods"]["eraseflow"]["emoji"] |= {"epochs": 1, "num_steps": 5, "batch_size": 1}
     for concept in raw["concepts"].values():
         concept["kept"]["count"] = 6
@@ -75,7 +76,8 @@ def chain(tmp_path_factory) -> Path:
     edit_params(folder, shorten)
     ran = repro(folder)
     assert {f"{stage}@unicorn-{method}" for stage in ("train", "sample", "score") for method in ("original", "uce")} | {
-        "concept@unicorn"
+        "concept@unicorn",
+        "methods",
     } <= ran
     assert not ran & {"pictures", "base", "judges"}, "their results are in git"
     return folder
@@ -140,17 +142,26 @@ def test_a_new_attack_adds_exactly_its_cells(chain):
 
 
 def test_new_methods_add_exactly_their_cells_and_editing_one_reruns_only_it(chain):
-    edit_params(chain, lambda raw: raw["table"]["methods"].extend(["esd", "eraseflow"]))
+    added = ["esd", "eraseflow", "esd_u+safree"]
+    edit_params(chain, lambda raw: raw["methods"].update({"esd_u+safree": {"compose": ["esd_u", "safree"]}}))
+    edit_params(chain, lambda raw: raw["table"]["methods"].extend(added))
     attacks = ["random_prefix", "unlearndiffatk"]
-    assert repro(chain) == cells(["unicorn"], ["esd", "eraseflow"], attacks) | {"report"}
+    assert repro(chain) == cells(["unicorn"], added, attacks) | {"methods", "report"}
 
     module = chain / "eraseflow" / "methods" / "esd.py"
     module.write_text(module.read_text() + "\n# edited\n")
     ran = repro(chain)  # the edit comes out the same, so what depends on it does not run again
-    assert "train@unicorn-esd" in ran and ran <= {"train@unicorn-esd", "report"}
+    trained = {"methods", "train@unicorn-esd", "train@unicorn-esd_u+safree"}
+    assert trained <= ran <= trained | {"report"}
 
     edit_params(chain, lambda raw: raw["methods"]["esd"]["emoji"].update(learning_rate=2.0e-3))
-    assert repro(chain) == cells(["unicorn"], ["esd"], attacks) | {"report"}
+    assert repro(chain) == cells(["unicorn"], ["esd"], attacks) | {"methods", "report"}
+
+    module = chain / "eraseflow" / "methods" / "safree.py"
+    module.write_text(module.read_text() + "\n# edited\n")
+    ran = repro(chain)  # it works while pictures are drawn, so these are drawn again; they come out the same
+    drawn = cells(["unicorn"], ["esd_u+safree"], attacks) - {"score@unicorn-esd_u+safree"}
+    assert drawn | {"methods"} <= ran <= drawn | {"methods", "report"}
 
 
 def test_the_same_table_to_the_byte(chain):

@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import miniature
 from test_rounds import make_victim
 
 from eraseflow import rounds, verdict
-from eraseflow.params import load
+from eraseflow.edits import Edit
+from eraseflow.params import Params, load
+from eraseflow.params_check import check_names
+from eraseflow.sampling import embed
 
 ROOT = Path(__file__).parent.parent
 PAGES = {name: (ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md")}
@@ -86,17 +90,38 @@ def example(path: str) -> types.ModuleType:
 
 def settings(family: str, name: str) -> dict:
     """The settings of CONTRIBUTING's block."""
-    [block] = [block for block in map(yaml.safe_load, blocks("CONTRIBUTING.md", "yaml")) if family in block]
+    [block] = [
+        block for block in map(yaml.safe_load, blocks("CONTRIBUTING.md", "yaml")) if name in block.get(family, {})
+    ]
     return block[family][name]["emoji"]
 
 
-def test_contributings_method(pipeline, concept):
-    ca = example("eraseflow/methods/ca.py")
-    short = {"iterations": 40, "learning_rate": 1e-2, "pictures": 4, "num_steps": 2}
-    edit = ca.erase(pipeline, concept, ca.Settings(**settings("methods", "ca") | short), seed=0)
-    assert edit.tensors and all(name.startswith("unet.") and "attn2" in name for name in edit.tensors)
-    losses = [row["loss"] for row in edit.history]
-    assert len(losses) == 40 and sum(losses[-5:]) < 0.8 * sum(losses[:5])
+def test_contributings_method(concept, tmp_path):
+    """Another target with more tokens than its anchor, and one whose anchor is nothing."""
+    module = example("eraseflow/methods/token_copy.py")
+    concept = concept.model_copy(update={"also": {"champagne bottle": "car", "axe": ""}})
+    edited, plain = miniature(), miniature()
+    edit = module.erase(edited, concept, module.Settings(**settings("methods", "token_copy")), seed=0)
+    edit.save(tmp_path)
+    fresh = Edit.load(tmp_path).apply(miniature())
+    for pipeline in (edited, fresh):
+        assert torch.equal(embed(pipeline, ["a unicorn", "champagne bottle"]), embed(plain, ["a horse", "car car"]))
+        assert torch.equal(embed(pipeline, ["cat", "horse"]), embed(plain, ["cat", "horse"]))
+        assert torch.equal(embed(pipeline, ["axe"]), embed(plain, [""]))
+    half = miniature()
+    module.erase(half, concept, module.Settings(strength=0.5), seed=0)
+    tables = [one.text_encoder.get_input_embeddings().weight for one in (half, plain, edited)]
+    torch.testing.assert_close(tables[0], (tables[1] + tables[2]) / 2)
+    assert not torch.equal(tables[0], tables[1])
+
+
+def test_contributings_rows_are_valid():
+    everything = load(ROOT / "params.yaml").model_dump()
+    [block] = [block for block in map(yaml.safe_load, blocks("CONTRIBUTING.md", "yaml")) if "+" in str(block)]
+    params = Params.model_validate(everything | {"methods": everything["methods"] | block["methods"]})
+    check_names(params)
+    [composition] = [row for row, method in block["methods"].items() if "compose" in method]
+    assert [params.module(part) for part in params.parts(composition)] == ["esd", "safree"]
 
 
 def test_contributings_attack(pipeline):

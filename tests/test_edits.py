@@ -5,15 +5,16 @@ import torch
 from conftest import miniature
 from diffusers import StableDiffusionPipeline
 
-from eraseflow.edits import Edit, add_lora, lora_of, weights_of
-from eraseflow.methods import esd, original, uce
+from eraseflow.edits import Edit, add_lora, compose, lora_of, weights_of
+from eraseflow.methods import advunlearn, ca, duo, esd, mace, original, race, rece, salun, spm, uce
+from eraseflow.sampling import embed
 
 
-def predict(unet):
-    rng = torch.Generator().manual_seed(0)
-    latents, hidden = torch.randn(2, 4, 8, 8, generator=rng), torch.randn(2, 24, 32, generator=rng)
+def predict(pipeline):
+    """What the whole model makes of two prompts."""
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        return unet(latents, torch.tensor([5, 700]), hidden).sample
+        return pipeline.unet(latents, torch.tensor([5, 700]), embed(pipeline, ["unicorn", "a car"])).sample
 
 
 def lora(pipeline, concept) -> Edit:
@@ -40,31 +41,100 @@ def closed_form(pipeline, concept) -> Edit:
     return uce.erase(pipeline, concept, uce.Settings(preserve_scale=1.0), 0)
 
 
-@pytest.mark.parametrize("make", [lora, finetuned, closed_form])
+def composed(pipeline, concept) -> Edit:
+    """A LoRA on all attentions and weights that are in none of them."""
+    made = lora(pipeline, concept)
+    name = "conv_in.weight"
+    pipeline.unet.get_parameter(name).data.mul_(1.2)
+    return compose([("lora", made), ("weights", weights_of("unet", pipeline.unet, [name], []))])
+
+
+FAST = {"num_steps": 2, "guidance_scale": 2.0, "iterations": 2, "batch_size": 2, "learning_rate": 1e-2}
+
+
+def fused(pipeline, concept) -> Edit:
+    more = {"preserve_scale": 1.0, "fuse_scale": 1.0, "lora_rank": 1, "pictures": 2, "mask_threshold": 0.4}
+    return mace.erase(pipeline, concept, mace.Settings(**FAST, **more), 0)
+
+
+def preferred(pipeline, concept) -> Edit:
+    more = {"pairs": 2, "strength": 0.5, "prompt": "target", "beta": 100.0, "preserve_scale": 1.0, "lora_rank": 2}
+    return duo.erase(pipeline, concept, duo.Settings(**FAST | {"learning_rate": 0.1}, **more), 0)
+
+
+def hardened(pipeline, concept) -> Edit:
+    more = {"esd_iterations": 1, "negative_guidance": 1.0, "variant": "x", "epsilon": 0.1, "attack_steps": 2}
+    return race.erase(pipeline, concept, race.Settings(**FAST, **more), 0)
+
+
+def of_the_text_encoder(pipeline, concept) -> Edit:
+    attack = {"warmup": 1, "prefix_tokens": 2, "attack_steps": 2, "attack_learning_rate": 0.01}
+    more = {"negative_guidance": 1.0, "retain_batch": 2, "retain_scale": 1.0}
+    return advunlearn.erase(pipeline, concept, advunlearn.Settings(**FAST, **attack, **more), 0)
+
+
+def finetuned_elsewhere(pipeline, concept) -> Edit:
+    return esd.erase(pipeline, concept, esd.Settings(**FAST, negative_guidance=1.0, variant="u"), 0)
+
+
+def ablated(pipeline, concept) -> Edit:
+    return ca.erase(pipeline, concept, ca.Settings(**FAST, preserve_scale=1.0, pictures=2), 0)
+
+
+def derived_and_erased(pipeline, concept) -> Edit:
+    return rece.erase(pipeline, concept, rece.Settings(preserve_scale=1.0, rounds=2, regularisation=0.1), 0)
+
+
+def adapted(pipeline, concept) -> Edit:
+    more = {"negative_guidance": 1.0, "anchored": 2, "anchoring_scale": 1.0}
+    return spm.erase(pipeline, concept, spm.Settings(**FAST | {"learning_rate": 0.1}, **more), 0)
+
+
+def salient(pipeline, concept) -> Edit:
+    more = {"preserve_scale": 1.0, "saliency_batches": 2, "pictures": 2}
+    return salun.erase(pipeline, concept, salun.Settings(**FAST, **more), 0)
+
+
+MAKERS = [
+    *(lora, finetuned, finetuned_elsewhere, closed_form, composed, fused, preferred, hardened, of_the_text_encoder),
+    *(ablated, derived_and_erased, adapted, salient),
+]
+
+
+@pytest.mark.parametrize("make", MAKERS)
 def test_every_way_to_use_an_edit_gives_the_same_model(make, tmp_path, concept):
     edited, plain = miniature(), miniature()
     edit = make(edited, concept)
-    wanted = predict(edited.unet)
-    assert (wanted - predict(plain.unet)).abs().max() > 1e-3
+    wanted = predict(edited)
+    assert (wanted - predict(plain)).abs().max() > 1e-3
 
     edit.save(tmp_path / "edit")
     applied = Edit.load(tmp_path / "edit").apply(miniature())
-    torch.testing.assert_close(predict(applied.unet), wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(predict(applied), wanted, rtol=1e-4, atol=1e-5)
     assert not any("lora" in name or "base_layer" in name for name, _ in applied.unet.named_parameters())
 
     edit.export(plain, tmp_path / "whole")
     reloaded = StableDiffusionPipeline.from_pretrained(tmp_path / "whole", safety_checker=None)
-    torch.testing.assert_close(predict(reloaded.unet), wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(predict(reloaded), wanted, rtol=1e-4, atol=1e-5)
     if edit.kind == "lora":
         loaded = miniature()
         loaded.load_lora_weights(str(tmp_path / "edit"))
-        torch.testing.assert_close(predict(loaded.unet), wanted, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(predict(loaded), wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_original_changes_nothing(pipeline, concept, tmp_path):
-    before = predict(pipeline.unet)
+    before = predict(pipeline)
     original.erase(pipeline, concept, original.Settings(), 0).save(tmp_path / "edit")
-    assert torch.equal(predict(Edit.load(tmp_path / "edit").apply(pipeline).unet), before)
+    assert torch.equal(predict(Edit.load(tmp_path / "edit").apply(pipeline)), before)
+
+
+def test_a_lora_and_weights_that_it_changes_cannot_be_composed(pipeline, concept):
+    made, others = lora(pipeline, concept), closed_form(miniature(), concept)
+    assert others.changed() < made.changed() <= {f"unet.{name}" for name, _ in miniature().unet.named_parameters()}
+    with pytest.raises(
+        SystemExit, match=r"^uce and eraseflow both change the weights unet\.down_blocks.* more; they ca"
+    ):
+        compose([("uce", others), ("eraseflow", made)])
 
 
 def test_weights_of_another_component(pipeline, tmp_path):

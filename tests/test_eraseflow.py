@@ -35,7 +35,7 @@ def build(pipeline, dtype):
 
     rng = torch.Generator().manual_seed(1)
     start = torch.randn(2, 4, 8, 8, generator=rng, dtype=dtype)
-    states = trajectory(schedule, predict(anchor), start, ETA, rng)
+    states = trajectory(schedule, predict(anchor), start, ETA, rng, STEPS)
     return schedule, predict(target), predict(anchor), weights, states
 
 
@@ -224,3 +224,25 @@ def test_the_graph_of_one_stable_diffusion_step_is_held_at_a_time(pipeline, monk
     large.unet.register_to_config(sample_size=64)
     method.Training(large, PAIRS, settings(log_beta=2.5, num_steps=5, batch_size=1), seed=0).epoch()
     assert seen == [20, 1]
+
+
+def test_without_the_empty_prompt_only_the_targets_half_of_the_guidance_is_trained(pipeline):
+    training = method.Training(pipeline, PAIRS, settings(log_beta=2.5, train_empty=False), seed=0)
+    x, t = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(2)), torch.tensor([400, 10])
+    for weight in training.weights:  # away from the zero start, where the gradient of half the weights is zero
+        weight.data += 0.05
+    predicted = training._predict(training.targets[[0]], True)(x, t)
+    ours = torch.autograd.grad(predicted.square().sum(), training.weights)
+    prompt, empty = (words.expand(2, -1, -1) for words in (training.targets[[0]], training.empty))
+    without = pipeline.unet(x, t, empty).sample.detach()
+    plain = without + 2.0 * (pipeline.unet(x, t, prompt).sample - without)
+    torch.testing.assert_close(predicted, plain, rtol=1e-5, atol=1e-6)
+    for a, b in zip(ours, torch.autograd.grad(plain.square().sum(), training.weights), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("skip_last", [0, 3])
+def test_trajectories_end_with_the_steps_of_the_loss(pipeline, skip_last):
+    training = method.Training(pipeline, PAIRS, settings(log_beta=2.5, num_steps=10, skip_last=skip_last), seed=0)
+    training.epoch()
+    assert len(training.trajectories) == 10 - skip_last + 1

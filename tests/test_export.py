@@ -14,6 +14,7 @@ from miniature_sd import build
 from eraseflow import __main__, edits, export, params, sampling
 from eraseflow.definitions import definition
 from eraseflow.edits import Edit
+from eraseflow.methods import sld
 from eraseflow.testbeds import emoji, sd14
 
 ROOT = Path(__file__).parent.parent
@@ -135,6 +136,29 @@ def test_the_card_says_what_how_and_what_was_measured(project, monkeypatch):
         assert section in card
 
 
+def test_what_works_at_sampling_time_lies_beside_and_the_card_says_so(project, monkeypatch):
+    """The weights are in the pipeline; the card's own code draws what the cell drew."""
+    base = emoji.load_pipeline("models/emoji", "cpu")
+    settings = params.load().testbeds["emoji"].sampling
+    weights, sampler = moved(base), edits.edit_of(sld.Sampler("horse", 0, 50.0, 100.0, 0.5, 0.7))  # smooth
+    both = edits.compose([("eraseflow", weights), ("safree", sampler)])
+    train("unicorn", "eraseflow+safree", both)
+    with pytest.warns(UserWarning, match="plain diffusers draws without sld"):
+        run(monkeypatch, "--concept", "unicorn", "--method", "eraseflow+safree", "whole")
+    assert (plainly(project / "whole", settings) - ours(weights.apply(base), settings)).abs().max() <= 1
+    wanted = ours(both.apply(emoji.load_pipeline("models/emoji", "cpu")), settings)
+
+    card = Path("whole/README.md").read_text()
+    assert "**Plain diffusers loads this folder without sld, so it draws un-erased, or less erased.**" in card
+    assert "arXiv 2511.00804" in card and "SAFREE: training-free" in card and "eraseflow:\n  epochs: 60" in card
+    code = card.split("```python\n")[1].split("```")[0]
+    code = code.replace("path/to/this/folder", "whole").replace("a prompt", PROMPT).replace("[0]", f"[{SEED}]")
+    space: dict = {}
+    exec(code, space)
+    assert (space["pictures"][0].int() - wanted).abs().max() <= 1
+    assert (wanted - plainly(project / "whole", settings)).abs().max() > 8
+
+
 def test_without_scores_the_card_says_so(project, monkeypatch):
     train("unicorn", "uce", Edit("weights", {}))
     run(monkeypatch, "--concept", "unicorn", "--method", "uce", "whole")
@@ -153,7 +177,7 @@ def test_a_failure_leaves_nothing(project, monkeypatch):
     ("options", "what"),
     [
         (["--concept", "unicron", "--method", "uce"], "has no concept 'unicron'; did you mean 'unicorn'?"),
-        (["--concept", "unicorn", "--method", "usd"], "has no method 'usd'; did you mean 'esd'?"),
+        (["--concept", "unicorn", "--method", "ezd"], "has no method 'ezd'; did you mean 'esd'?"),
         (["--concept", "unicorn", "--method", "pretrained"], "methods.pretrained: has no block for testbed 'emoji'"),
         (["--concept", "unicorn", "--method", "esd"], "this cell is not trained; `dvc repro train@unicorn-esd`"),
     ],

@@ -2,6 +2,7 @@
 
 import copy
 
+import pytest
 import torch
 
 from eraseflow.methods import esd, uce
@@ -23,20 +24,23 @@ def test_esd_variants_split_the_unet_by_cross_attention(pipeline):
     assert all("attn2" in name for name in x)
 
 
-def test_esd_trains_its_variant_only_and_moves_towards_the_goal(pipeline, concept):
+@pytest.mark.parametrize(("variant", "learning_rate"), [("x", 3e-3), ("u", 1e-3)])
+def test_esd_trains_its_variant_only_and_moves_towards_the_goal(pipeline, concept, variant, learning_rate):
     before = copy.deepcopy(pipeline.unet.state_dict())
     settings = esd.Settings(
         iterations=30,
         batch_size=4,
-        learning_rate=3e-3,
+        learning_rate=learning_rate,
         negative_guidance=3.0,
         num_steps=4,
         guidance_scale=1.0,
-        variant="x",
+        variant=variant,
     )
     edit = esd.erase(pipeline, concept, settings, 0)
     changed = {name for name, tensor in pipeline.unet.state_dict().items() if not torch.equal(tensor, before[name])}
-    assert changed and changed <= set(esd.trained_names(pipeline.unet, "x"))
+    trained = esd.trained_names(pipeline.unet, variant)
+    assert 0.9 * len(trained) < len(changed) and changed <= set(trained)
+    assert edit.tensors.keys() == {f"unet.{name}" for name in trained}
     losses = [row["loss"] for row in edit.history]
     assert sum(losses[-5:]) < sum(losses[:5])
 

@@ -65,8 +65,10 @@ def test_the_projects_own_file_is_right(monkeypatch):
     params = load()
     for family in ("methods", "attacks"):
         for name in getattr(params.table, family):
-            settings = params.settings(family, name, params.table.testbed)
-            assert type(settings).__module__ == f"eraseflow.{family}.{name}"
+            for part in params.parts(name) if family == "methods" else [name]:
+                settings = params.settings(family, part, params.table.testbed)
+                module = params.module(part) if family == "methods" else name
+                assert type(settings).__module__ == f"eraseflow.{family}.{module}"
 
 
 @pytest.mark.parametrize(
@@ -119,6 +121,17 @@ def test_the_projects_own_file_is_right(monkeypatch):
         ("testbeds.emoji.sampling.solver", put("euler"), "sampling.solver", "'ddim' or 'dpmsolver++'"),
         ("testbeds.sd14.model", put("CompVis/stable-diffusion-v1-4@main"), "sd14.model", "no Hub repository at"),
         ("methods.esd", rename("edc"), "methods.edc", "'edc' is no module of eraseflow/methods; did you mean 'esd'"),
+        ("methods.esd_u.module", put("esk"), "methods.esd_u.module", "module of eraseflow/methods; did you mean 'esd'"),
+        ("methods.esd_u.module", rename("modul"), "methods.esd_u.modul", "should be a block of keys, found 'esd'"),
+        ("methods.esd_u.emoji.iteration", put(3), "methods.esd_u.emoji.iteration", "did you mean 'iterations'"),
+        ("methods.esd_u.compose", put(["esd", "safree"]), "methods.esd_u", "has both module and compose; expected one"),
+        ("methods.a+b", put({"compose": ["esd", "safre"]}), "methods.a+b.compose", "did you mean 'safree'"),
+        ("methods.a+b", put({"compose": ["esd", "eraseflow+safree"]}), "a+b.compose", "is a composition itself"),
+        ("methods.a+b", put({"compose": ["esd", "esd"]}), "methods.a+b.compose", "'esd' appears twice"),
+        ("methods.a+b", put({"compose": ["esd"]}), "methods.a+b.compose", "at least 2 items"),
+        ("methods.a+b", put({"compose": ["esd", "uce"], "emoji": {}}), "methods.a+b", "has settings for 'emoji'"),
+        ("methods.a+", put({"compose": ["esd", "uce"]}), "methods.a+:", "underscores and a + between, found 'a+'"),
+        ("table.methods", put(["eraseflow+safre"]), "table.methods", "did you mean 'eraseflow+safree'"),
         ("methods.esd.emoji", rename("emojy"), "methods.esd", "'emojy' is no testbed; did you mean 'emoji'"),
         ("methods.esd.emoji", drop, "methods.esd", "no block for testbed 'emoji'"),
         # the safety gate, and where texts come from
@@ -147,6 +160,13 @@ def test_mistake_in_params(project, path, change, where, says):
     line = mistake(project)
     assert line.startswith("params.yaml: ")
     assert where in line and says in line
+
+
+def test_every_part_of_a_composition_needs_settings(project):
+    edit(project, "table.methods", put(["eraseflow+safree"]))
+    load(project / "params.yaml")
+    edit(project, "methods.safree.emoji", drop)
+    assert "methods.safree: has no block for testbed 'emoji'" in mistake(project)
 
 
 def judged(name: str, **judge) -> Callable[[dict, str], object]:

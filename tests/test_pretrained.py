@@ -8,10 +8,10 @@ from conftest import miniature
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
-from eraseflow import hub
+from eraseflow import edits, hub
 from eraseflow.definitions import definition
 from eraseflow.edits import Edit, add_lora, lora_of
-from eraseflow.methods import pretrained
+from eraseflow.methods import pretrained, sld
 
 LAYER = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -82,6 +82,22 @@ def test_an_exported_edit_comes_back_as_the_same_pictures(lora, concept, tmp_pat
     edit.save(tmp_path / "edit")
     again = drawn(Edit.load(tmp_path / "edit").apply(miniature()))
     assert torch.equal(again, drawn(lora.apply(miniature())))
+
+
+def test_a_sampler_beside_an_exported_pipeline_comes_with_it(lora, concept, tmp_path):
+    sampler = edits.edit_of(sld.Sampler("unicorn", 0, 1000.0, 0.01, 0.3, 0.4))
+    whole = edits.compose([("eraseflow", lora), ("sld", sampler)])
+    whole.save(tmp_path / "edit")
+    with pytest.warns(UserWarning, match="without sld"):
+        whole.export(miniature(), tmp_path / "whole")
+    for place, kinds in (
+        ("whole", ["weights", "sampler"]),
+        ("edit", ["lora", "sampler"]),
+        ("whole/sampler", ["sampler"]),
+    ):
+        edit = edit_of(tmp_path / place, concept)
+        assert [leaf.kind for leaf in edit.leaves()] == kinds
+        assert edit.leaves()[-1].sampler == sampler.sampler
 
 
 @pytest.mark.parametrize("as_file", [True, False])

@@ -267,4 +267,4 @@ def test_an_attempts_embedding_stands_for_the_placeholder(pipeline):
     table = pipeline.text_encoder.get_input_embeddings().weight.detach()
     words = pipeline.tokenizer("flat style").input_ids[1:-1]
     learned = Attempt(f"{PLACEHOLDER} a horse", embedding=table[words].clone())
-    torch.testing.assert_close(victim.hidden([learned]), sampling.embed(pipeline, ["flat style a horse"]))
+    torch.testing.assert_close(victim.condition([learned])["hidden"], sampling.embed(pipeline, ["flat style a horse"]))

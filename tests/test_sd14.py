@@ -15,7 +15,7 @@ from eraseflow import cells, params, rounds, sampling, victim
 from eraseflow.attacks import unlearndiffatk
 from eraseflow.definitions import definition
 from eraseflow.edits import Edit
-from eraseflow.methods import eraseflow, esd, uce
+from eraseflow.methods import advunlearn, ca, duo, eraseflow, esd, mace, race, rece, salun, spm, uce
 from eraseflow.params import Concept, ConceptJudge, Kept, SamplingSettings
 from eraseflow.testbeds import sd14
 
@@ -146,6 +146,90 @@ def test_uce_in_half_precision_is_the_rounded_solution(model, monkeypatch, conce
     edit = uce.erase(load(model, monkeypatch, precision), concept, settings, seed=0)
     for name, tensor in edit.tensors.items():
         assert relative(tensor, wanted.tensors[name]) < 0.02
+
+
+@pytest.mark.parametrize(("precision", "apart"), [("bf16", 6), ("fp16", 1)])
+@pytest.mark.parametrize("method", ["sld", "safree"])
+def test_what_works_at_sampling_time_draws_nearly_the_same(model, monkeypatch, concept, method, precision, apart):
+    """With the published settings, on CLIP's tokenizer and 77 tokens."""
+    settings = params.load().settings("methods", method, "sd14")
+    settings = settings.model_copy(update={"warmup_steps": 1, "alpha": 0.0})
+    edit = cells.module("methods", method).erase(None, concept, settings, 0)
+    plain, whole = draw(load(model, monkeypatch)), draw(edit.apply(load(model, monkeypatch))).int()
+    half = draw(edit.apply(load(model, monkeypatch, precision))).int()
+    assert (whole - plain.int()).abs().max() > 2
+    assert (half - whole).abs().float().mean() < apart
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_rece_in_half_precision_is_the_rounded_solution(model, monkeypatch, concept, precision):
+    settings = rece.Settings(preserve_scale=1.0, rounds=2, regularisation=0.1)
+    wanted = rece.erase(load(model, monkeypatch), concept, settings, seed=0)
+    edit = rece.erase(load(model, monkeypatch, precision), concept, settings, seed=0)
+    for name, tensor in edit.tensors.items():
+        assert tensor.dtype == cells.DTYPES[precision]
+        assert relative(tensor, wanted.tensors[name]) < 0.02
+
+
+TRAININGS = [
+    (
+        ca,
+        {"preserve_scale": 1.0, "pictures": 2},
+    ),
+    (
+        spm,
+        {"negative_guidance": 1.0, "anchored": 3, "anchoring_scale": 1.0},
+    ),
+    (
+        salun,
+        {"preserve_scale": 1.0, "saliency_batches": 2, "pictures": 2},
+    ),
+    (
+        mace,
+        {"preserve_scale": 0.1, "fuse_scale": 0.1, "lora_rank": 1, "pictures": 2, "mask_threshold": 0.4},
+    ),
+    (
+        duo,
+        {"pairs": 2, "strength": 0.5, "prompt": "empty", "beta": 500.0, "preserve_scale": 1e6, "lora_rank": 2},
+    ),
+    (
+        race,
+        {"esd_iterations": 1, "negative_guidance": 1.0, "variant": "u", "epsilon": 0.1, "attack_steps": 2},
+    ),
+    (
+        advunlearn,
+        {"warmup": 1, "negative_guidance": 1.0, "prefix_tokens": 1, "attack_steps": 2, "attack_learning_rate": 1e-3,
+         "retain_batch": 2, "retain_scale": 1.0},
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize(
+    ("method", "settings"), TRAININGS, ids=["ca", "spm", "salun", "mace", "duo", "race", "advunlearn"]
+)
+def test_every_training_in_any_precision(model, monkeypatch, concept, method, settings, precision):
+    """Small steps: in float32 whatever the base's precision, from a first loss that is nearly the same.
+
+    What the target's words change in this random network is hardly more than what bf16 rounds.
+    """
+    steps = {"iterations": 2, "batch_size": 2, "learning_rate": 1e-5, "num_steps": 4, "guidance_scale": 2.0}
+    settings = method.Settings(**steps, **settings)
+    pipeline = load(model, monkeypatch, precision)
+    before = {name: weight.detach().float().clone() for name, weight in pipeline.text_encoder.named_parameters()}
+    edit = method.erase(pipeline, concept, settings, seed=0)
+    assert {tensor.dtype for tensor in edit.tensors.values()} == {torch.float32}
+    assert all(tensor.isfinite().all() for tensor in edit.tensors.values())
+    whole = method.erase(load(model, monkeypatch), concept, settings, seed=0)
+    assert edit.history[0]["loss"] == pytest.approx(whole.history[0]["loss"], rel=0.5)
+    if method is advunlearn:
+        prefix = "text_encoder."
+        moved = torch.cat(
+            [(tensor - before[name.removeprefix(prefix)]).flatten() for name, tensor in edit.tensors.items()]
+        )
+        assert (moved != 0).float().mean() > 0.9
+    drawn = draw(edit.apply(load(model, monkeypatch, precision)))
+    assert drawn.float().std() > 1
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])

@@ -18,7 +18,8 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from eraseflow.params import Block
-from eraseflow.victim import PLACEHOLDER, Attempt, Search, Victim, encoder_input
+from eraseflow.soft_prompts import encoder_input
+from eraseflow.victim import PLACEHOLDER, Attempt, Search, Victim
 
 
 class Settings(Block):

@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from eraseflow.params import Block, Concept
-from eraseflow.victim import Search, Victim, encoder_input
+from eraseflow.soft_prompts import encoder_input
+from eraseflow.victim import Search, Victim
 from eraseflow.vocabulary import prefixed_ids, written_tokens
 
 

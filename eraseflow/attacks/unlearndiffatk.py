@@ -20,7 +20,8 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from eraseflow.params import Block
-from eraseflow.victim import Search, Victim, encoder_input
+from eraseflow.soft_prompts import encoder_input
+from eraseflow.victim import Search, Victim
 from eraseflow.vocabulary import written_tokens
 
 

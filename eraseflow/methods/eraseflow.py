@@ -3,7 +3,8 @@
 Trajectories are drawn under the anchor prompt with the present weights; a LoRA is then moved so that the
 target prompt makes them as likely: see eraseflow/trajectory_balance.py for the loss. As in the authors'
 program guidance enters the loss too (their --cfg). Unlike it, a batch may hold several pairs of target and
-anchor, and the cleanest steps may be left out of the loss.
+anchor, the cleanest steps may be left out of the loss, and with them of the trajectories, and the gradient may leave
+out the empty prompt's half of the guidance.
 
 For a consistent diffusion prod p / prod q = p(x_0) / p(x_T) is not constant, so zero loss on every
 trajectory cannot be reached: in practice this is a regression of the target's denoising means onto the
@@ -39,6 +40,7 @@ class Settings(Block):
     skip_last: int = Field(default=0, ge=0)
     guidance_scale: float = Field(ge=1)
     cfg: bool = True
+    train_empty: bool = True
     eta: float = Field(gt=0, le=1)
     learning_rate: float = Field(gt=0)
     flow_learning_rate: float = Field(gt=0)
@@ -91,11 +93,19 @@ class Training:
         return list(self.pipeline.unet.parameters())
 
     def _predict(self, prompts: Tensor, with_guidance: bool) -> Callable:
+        unet, scale = self.pipeline.unet, self.settings.guidance_scale
+
         def predict(x: Tensor, t: Tensor) -> Tensor:
             prompt = prompts.expand(len(x), -1, -1)
-            if with_guidance and self.settings.guidance_scale > 1:
-                return guided(self.pipeline.unet, x, t, prompt, self.empty, self.settings.guidance_scale)
-            return self.pipeline.unet(x.to(prompt.dtype), t, prompt).sample.to(x.dtype)
+            both = with_guidance and scale > 1
+            if both and (self.settings.train_empty or not torch.is_grad_enabled()):
+                return guided(unet, x, t, prompt, self.empty, scale)
+            noise = unet(x.to(prompt.dtype), t, prompt).sample.to(x.dtype)
+            if not both:
+                return noise
+            with torch.no_grad():
+                without = unet(x.to(prompt.dtype), t, self.empty.expand_as(prompt)).sample.to(x.dtype)
+            return without + scale * (noise - without)
 
         return predict
 
@@ -107,11 +117,12 @@ class Training:
         return taken
 
     def _draw(self, pairs: list[int]) -> Tensor:
-        """Trajectories (N + 1, n, c, h, w) under the anchors, with guidance, by the present weights."""
-        unet = self.pipeline.unet
+        """Trajectories (steps + 1, n, c, h, w) under the anchors, with guidance, by the present weights."""
+        unet, settings = self.pipeline.unet, self.settings
         shape = (len(pairs), unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
         start = torch.randn(shape, generator=self.rng).to(self.pipeline.device)
-        return trajectory(self.schedule, self._predict(self.anchors[pairs], True), start, self.settings.eta, self.rng)
+        predict, steps = self._predict(self.anchors[pairs], True), settings.num_steps - settings.skip_last
+        return trajectory(self.schedule, predict, start, settings.eta, self.rng, steps)
 
     def _loss_steps(self) -> Tensor:
         steps = loss_steps(self.settings.num_steps, self.settings.skip_last, self.rng)

@@ -14,8 +14,9 @@ from pydantic import Field, PositiveInt
 from tqdm import trange
 
 from eraseflow.edits import Edit, Masters
+from eraseflow.erasing_goal import goal, partly_denoised, trained_names
 from eraseflow.params import Block, Concept
-from eraseflow.sampling import embed, guided
+from eraseflow.sampling import embed
 
 
 class Settings(Block):
@@ -28,36 +29,13 @@ class Settings(Block):
     variant: Literal["x", "u"]
 
 
-def trained_names(unet, variant: str) -> list[str]:
-    """The parameters that a variant trains: attn2 is the cross-attention of every block."""
-    return [name for name, _ in unet.named_parameters() if ("attn2" in name) == (variant == "x")]
-
-
-@torch.no_grad()
-def goal(frozen, latents, t, target, empty, negative_guidance: float):
-    """eps_0(x_t) - eta (eps_0(x_t, c) - eps_0(x_t)): guidance with the opposite sign."""
-    return guided(frozen, latents, t, target, empty, -negative_guidance)
-
-
-@torch.no_grad()
-def partly_denoised(pipeline, target, empty, settings: Settings, rng: torch.Generator):
-    """Latents (batch, c, h, w) on the way under the target, and their timestep, at a random solver step."""
-    unet, scheduler = pipeline.unet, copy.deepcopy(pipeline.scheduler)
-    scheduler.set_timesteps(settings.num_steps)
-    stop = int(torch.randint(0, settings.num_steps, (1,), generator=rng))
-    shape = (settings.batch_size, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
-    latents = torch.randn(shape, generator=rng).to(pipeline.device)
-    for t in scheduler.timesteps[:stop]:
-        latents = scheduler.step(guided(unet, latents, t, target, empty, settings.guidance_scale), t, latents)[0]
-    return latents, scheduler.timesteps[stop]
-
-
 def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
     """Fine-tune the U-Net; the edit holds the trained weights' new values. history: loss, gradient norm, seconds."""
     started = time.perf_counter()
     rng = torch.Generator().manual_seed(seed)
     unet, frozen = pipeline.unet, copy.deepcopy(pipeline.unet).requires_grad_(False)
-    targets, empty = embed(pipeline, [sentence for sentence, _ in concept.pairs]), embed(pipeline, [""])
+    # The bare words: nothing would hold on to what else a sentence says, so that it would be erased as well.
+    targets, empty = embed(pipeline, [concept.target, *concept.also]), embed(pipeline, [""])
     names = trained_names(unet, settings.variant)
     unet.requires_grad_(False)
     masters = Masters([unet.get_parameter(name) for name in names])

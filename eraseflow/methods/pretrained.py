@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from eraseflow import hub
-from eraseflow.edits import LORA_FILE, WEIGHTS_FILE, Edit
+from eraseflow.edits import LORA_FILE, SAMPLER_FOLDER, WEIGHTS_FILE, Edit, compose
 from eraseflow.mistakes import nearest
 from eraseflow.params import Block, Concept, Name, Text
 
@@ -32,6 +32,7 @@ FILES = [
     UNET_FILE,
     TEXT_FILE,
     "pytorch_lora_weights.safetensors",
+    "sampler/edit.json",
     *(f"{component}/{name}" for component, file in COMPONENTS.items() for name in ("config.json", file)),
 ]
 LORA = re.compile(r"unet\.(?P<layer>.+)\.(?:(?P<down>lora_A|lora\.down)|lora_B|lora\.up)\.weight")
@@ -72,9 +73,21 @@ def fetch(place: str) -> Path:
 def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
     """Read the weights and compare them; nothing is trained, so the history is empty.
 
+    A sampler that this project has exported beside a pipeline comes with it.
     Raises: SystemExit with one line where a key is unknown, a shape is wrong or a weight is missing.
     """
     path = fetch(source(settings, concept.name))
+    about = path / "edit.json"
+    if about.is_file() and json.loads(about.read_text())["kind"] in ("sampler", "parts"):
+        return Edit.load(path)
+    edit, sampler = of_path(pipeline, path), path / SAMPLER_FOLDER
+    if not (sampler / "edit.json").is_file():
+        return edit
+    return compose([("the pipeline", edit), (str(sampler), Edit.load(sampler))])
+
+
+def of_path(pipeline, path: Path) -> Edit:
+    """The edit of a file, a component's folder or a whole pipeline's."""
     if path.is_file():
         return of_file(pipeline, path)
     if (path / "model_index.json").is_file():

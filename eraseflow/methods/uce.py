@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from eraseflow.cross_attention import projections
 from eraseflow.edits import Edit, weights_of
 from eraseflow.params import Block, Concept
 from eraseflow.sampling import embed
@@ -56,20 +57,22 @@ def aligned(pipeline, target: str, anchor: str) -> tuple[Tensor, Tensor]:
     )
 
 
-def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
-    """Solve for every cross-attention's keys and values; no training, so the history is empty."""
+def states(pipeline, concept: Concept) -> tuple[Tensor, Tensor, Tensor]:
+    """Token states of a concept: edited and their anchors (n, width), aligned, and preserved ones (m, width)."""
     precision = pipeline.text_encoder.dtype
     pipeline.text_encoder.float()  # the system is nearly singular: it would be solved for the states' rounding
     pairs = [aligned(pipeline, target, anchor) for target, anchor in concept.pairs]
     edited, anchors = (torch.cat(side) for side in zip(*pairs, strict=True))
     preserved = embed(pipeline, ["", *concept.preserve]).flatten(0, 1)
     pipeline.text_encoder.to(precision)
-    names = [
-        name
-        for name, _ in pipeline.unet.named_parameters()
-        if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))
-    ]
+    return edited, anchors, preserved
+
+
+def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
+    """Solve for every cross-attention's keys and values; no training, so the history is empty."""
+    system = states(pipeline, concept)
+    names = projections(pipeline.unet)
     for name in names:
         weight = pipeline.unet.get_parameter(name)
-        weight.data = closed_form(weight.data, edited, anchors, preserved, settings.preserve_scale).to(weight.dtype)
+        weight.data = closed_form(weight.data, *system, settings.preserve_scale).to(weight.dtype)
     return weights_of("unet", pipeline.unet, names, [])

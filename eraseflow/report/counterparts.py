@@ -16,7 +16,10 @@ METHODS = {  # method of params.yaml -> its name in the literature
     "original": "SD v1.4",
     "eraseflow": "EraseFlow",
     "pretrained": "EraseFlow",  # the authors' own checkpoints
+    "eraseflow+safree": "EraseFlow+SAFREE",
+    "eraseflow+advunlearn": "EraseFlow+AdvUnlearn",
     "esd": "ESD",
+    "esd_u": "ESD",
     "uce": "UCE",
     "mace": "MACE",
     "duo": "DUO",

@@ -1,0 +1,45 @@
+"""The cross-attention of a U-Net: its key and value projections, and the maps that it computes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from diffusers.models.attention_processor import Attention
+from torch import Tensor
+
+KEYS_VALUES = ("attn2.to_k", "attn2.to_v")  # attn2 is the cross-attention of every block
+
+
+def projections(unet) -> list[str]:
+    """The names of the key and value projections' weights, which have no bias."""
+    return [name for name, _ in unet.named_parameters() if name.removesuffix(".weight").endswith(KEYS_VALUES)]
+
+
+@contextmanager
+def attention_maps(unet) -> Iterator[list[Tensor]]:
+    """A list to which every pass of the U-Net appends its cross-attentions' maps, as they come; gradients pass.
+
+    A map (n, heads, positions, tokens) is softmax(Q K^T / sqrt(d)), computed beside the pass, which stays fused.
+    """
+    maps: list[Tensor] = []
+    hooks = []
+    for name, layer in unet.named_modules():
+        if name.endswith("attn2"):
+            hooks += _record(layer, maps)
+    try:
+        yield maps
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _record(layer: Attention, maps: list[Tensor]) -> list:
+    queries: list[Tensor] = []
+
+    def on_keys(module, inputs, keys: Tensor) -> None:
+        query, key = (layer.head_to_batch_dim(side) for side in (queries.pop(), keys))
+        maps.append(layer.get_attention_scores(query, key).unflatten(0, (-1, layer.heads)))
+
+    return [
+        layer.to_q.register_forward_hook(lambda module, inputs, found: queries.append(found)),
+        layer.to_k.register_forward_hook(on_keys),
+    ]

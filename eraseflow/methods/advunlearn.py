@@ -1,0 +1,126 @@
+"""AdvUnlearn: Defensive Unlearning with Adversarial Training for Robust Concept Erasure (Zhang et al., NeurIPS 2024).
+
+The text encoder tau is trained, the U-Net eps stays. Each step first looks for the prefix of the target prompt, free
+token embeddings, that brings the concept back (their lower level),
+
+    c' = argmin |eps(x_t, tau(c')) - eps(x_t, tau_0(c))|^2,
+
+by steps of the gradient's sign; then it erases under that prompt and retains other ones (their upper level),
+
+    |eps(x_t, tau(c')) - goal|^2 + gamma |eps(x~_t, tau(c~)) - eps(x~_t, tau_0(c~))|^2,
+
+with ESD's goal (its eq. 7) eps(x_t) - eta (eps(x_t, tau_0(c)) - eps(x_t)), tau_0 being the unedited encoder. As in the
+authors' program the encoder's layers are trained and neither its embeddings nor its last norm, and the first steps
+have no prefix. Unlike it, the prefix starts at random words in every step, the search looks at the latents of its step,
+and the retained prompts are the concept's.
+"""
+
+import time
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+from tqdm import trange
+
+from eraseflow.edits import Edit, Masters
+from eraseflow.erasing_goal import partly_denoised
+from eraseflow.params import Block, Concept
+from eraseflow.sampling import embed
+from eraseflow.soft_prompts import encoder_input, token_embeddings
+from eraseflow.vocabulary import written_tokens
+
+
+class Settings(Block):
+    iterations: PositiveInt
+    warmup: int = Field(ge=0)
+    batch_size: PositiveInt
+    learning_rate: float = Field(gt=0)
+    negative_guidance: float = Field(gt=0)
+    num_steps: PositiveInt
+    guidance_scale: float = Field(ge=1)
+    prefix_tokens: PositiveInt
+    attack_steps: PositiveInt
+    attack_learning_rate: float = Field(gt=0)
+    retain_batch: PositiveInt
+    retain_scale: float = Field(ge=0)
+
+
+def trained_names(text_encoder) -> list[str]:
+    """The parameters of the encoder's layers."""
+    return [name for name, _ in text_encoder.named_parameters() if ".layers." in name]
+
+
+def read(pipeline, prompts: list[str], prefix: Tensor) -> Tensor:
+    """Hidden states (n, tokens, width) of prompts after prefixes of embeddings (n, k, width); gradients pass."""
+    ids, embeddings = encoder_input(pipeline.tokenizer, pipeline.text_encoder, prompts, prefix)
+    with token_embeddings(pipeline.text_encoder, embeddings):
+        return pipeline.text_encoder(ids)[0]
+
+
+def attacked(pipeline, prompts: list[str], prefix: Tensor, latents: Tensor, t: Tensor, concept: Tensor, settings):
+    """The prefix (n, k, width), float32, after its steps towards what the unedited encoder made of the prompts.
+
+    latents (n, c, h, w); concept (n, c, h, w): eps(x_t, tau_0(c)). settings: attack_steps, attack_learning_rate.
+    """
+    for _ in range(settings.attack_steps):
+        prefix.requires_grad_(True)
+        hidden = read(pipeline, prompts, prefix)
+        predicted = pipeline.unet(latents.to(hidden.dtype), t, hidden).sample.float()
+        [slope] = torch.autograd.grad((predicted - concept).square().sum(), prefix)
+        prefix = prefix.detach() - settings.attack_learning_rate * slope.sign()
+    return prefix
+
+
+def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
+    """Fine-tune the text encoder; the edit holds its layers' new values. history: loss, its two terms, norm, seconds.
+
+    Raises: SystemExit with one line where the concept has no prompts to retain.
+    """
+    if not concept.preserve:
+        raise SystemExit(f"concepts.{concept.name}.preserve: is empty; advunlearn needs prompts to retain")
+    started = time.perf_counter()
+    unet, encoder, size = pipeline.unet, pipeline.text_encoder, settings.batch_size
+    rng = torch.Generator().manual_seed(seed)
+    sentences = [concept.target, *concept.also]  # bare words, as ESD trains on
+    targets, retained, empty = (embed(pipeline, side) for side in (sentences, concept.preserve, [""]))
+    table = encoder.get_input_embeddings().weight.detach().float()
+    written = torch.tensor(written_tokens(pipeline.tokenizer))
+    unet.requires_grad_(False)
+    encoder.requires_grad_(False)
+    names = trained_names(encoder)
+    masters = Masters([encoder.get_parameter(name) for name in names])
+    optimiser = torch.optim.Adam(masters.copies, lr=settings.learning_rate)
+    history: list[dict] = []
+    for step in (bar := trange(settings.iterations, desc="advunlearn", unit="step")):
+        rows = torch.randint(len(sentences), (size,), generator=rng).tolist()
+        others = torch.randint(len(concept.preserve), (settings.retain_batch,), generator=rng).tolist()
+        before = torch.cat([targets[rows], retained[others]])
+        latents, t = partly_denoised(pipeline, before, empty, settings, rng)
+        t = t.to(latents.device)
+        with torch.no_grad():
+            inputs = torch.cat([latents[:size], latents]).to(before.dtype)
+            found = unet(inputs, t, torch.cat([empty.expand(size, -1, -1), before])).sample.float()
+        nothing, present, kept = found.split([size, size, settings.retain_batch])
+        wanted = nothing - settings.negative_guidance * (present - nothing)
+
+        prompts, count = [sentences[row] for row in rows], settings.prefix_tokens * (step >= settings.warmup)
+        drawn = written[torch.randint(len(written), (size, settings.prefix_tokens), generator=rng)][:, :count]
+        prefix = table[drawn.to(table.device)]
+        if count:
+            prefix = attacked(pipeline, prompts, prefix, latents[:size], t, present, settings)
+        plain = prefix.new_empty(settings.retain_batch, 0, prefix.shape[-1])
+        hidden = torch.cat(
+            [read(pipeline, prompts, prefix), read(pipeline, [concept.preserve[other] for other in others], plain)]
+        )
+        predicted = unet(latents.to(hidden.dtype), t, hidden).sample.float()
+        erasing = (predicted[:size] - wanted).square().mean()
+        retaining = (predicted[size:] - kept).square().mean()
+        loss = erasing + settings.retain_scale * retaining
+        masters.backward(loss, wanted.numel())
+        norm = torch.nn.utils.get_total_norm([weight.grad for weight in masters.copies if weight.grad is not None])
+        optimiser.step()
+        masters.write()
+        row = {"step": step, "loss": loss.item(), "erasing": erasing.item(), "retaining": retaining.item()}
+        history.append(row | {"grad_norm": norm.item(), "seconds": time.perf_counter() - started})
+        bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
+    return Edit("weights", dict(zip((f"text_encoder.{name}" for name in names), masters.copies, strict=True)), history)

@@ -1,0 +1,87 @@
+"""RACE: R.A.C.E., Robust Adversarial Concept Erasure for Secure Text-to-Image Diffusion Model (Kim et al., ECCV 2024).
+
+ESD's loss, but under the worst prompt near the target's: at a single timestep, projected gradient descent looks for
+the change delta of the prompt's hidden states c, |delta|_inf <= epsilon, with which the present model best predicts
+the noise of latents on the way to the target,
+
+    delta = argmin |e - eps(x_t, c + delta)|^2,   loss |eps(x_t, c + delta) - goal|^2,
+
+goal being ESD's (its eq. 7): eps_0(x_t) - eta (eps_0(x_t, c) - eps_0(x_t)). It starts from an ESD model, which is
+trained here first, with the same optimiser. As in the authors' program e is the noise that x_t's way began with, the
+search starts at random, and its step is epsilon / 4. Unlike it, c + delta is not cut to the range of c.
+"""
+
+import copy
+import time
+from typing import Literal
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+from tqdm import trange
+
+from eraseflow.edits import Edit, Masters
+from eraseflow.erasing_goal import fresh_noise, goal, partly_denoised, trained_names
+from eraseflow.params import Block, Concept
+from eraseflow.sampling import embed
+
+STEP = 0.25  # of an attack step, in epsilons
+
+
+class Settings(Block):
+    esd_iterations: int = Field(ge=0)
+    iterations: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: float = Field(gt=0)
+    negative_guidance: float = Field(gt=0)
+    num_steps: PositiveInt
+    guidance_scale: float = Field(ge=1)
+    variant: Literal["x", "u"]
+    epsilon: float = Field(gt=0)
+    attack_steps: PositiveInt
+
+
+def attacked(unet, latents: Tensor, t: Tensor, hidden: Tensor, noise: Tensor, settings, rng: torch.Generator) -> Tensor:
+    """The hidden states (n, tokens, width), moved by at most epsilon each, that best predict the noise at `latents`.
+
+    settings: epsilon, attack_steps. The sign of a gradient is what matters, so the squares are summed.
+    """
+    epsilon = settings.epsilon
+    start = torch.rand(hidden.shape, generator=rng).to(hidden.device)
+    delta = epsilon * (2 * start - 1)
+    for _ in range(settings.attack_steps):
+        delta.requires_grad_(True)
+        predicted = unet(latents.to(hidden.dtype), t, (hidden + delta).to(hidden.dtype)).sample
+        [slope] = torch.autograd.grad((predicted.float() - noise).square().sum(), delta)
+        delta = (delta.detach() - STEP * epsilon * slope.sign()).clamp(-epsilon, epsilon)
+    return (hidden + delta).to(hidden.dtype)
+
+
+def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
+    """Fine-tune the U-Net; the edit holds the trained weights' new values. history: loss, gradient norm, seconds."""
+    started = time.perf_counter()
+    rng = torch.Generator().manual_seed(seed)
+    unet, frozen = pipeline.unet, copy.deepcopy(pipeline.unet).requires_grad_(False)
+    targets, empty = embed(pipeline, [concept.target, *concept.also]), embed(pipeline, [""])  # bare words, as ESD
+    names = trained_names(unet, settings.variant)
+    unet.requires_grad_(False)
+    masters = Masters([unet.get_parameter(name) for name in names])
+    optimiser = torch.optim.Adam(masters.copies, lr=settings.learning_rate)
+    history: list[dict] = []
+    for step in (bar := trange(settings.esd_iterations + settings.iterations, desc="race", unit="step")):
+        target = targets[torch.randint(len(targets), (settings.batch_size,), generator=rng)]
+        noise = fresh_noise(pipeline, len(target), rng)
+        latents, t = partly_denoised(pipeline, target, empty, settings, rng, noise)
+        t = t.to(latents.device)
+        wanted = goal(frozen, latents, t, target, empty, settings.negative_guidance)
+        adversarial = step >= settings.esd_iterations
+        prompt = attacked(unet, latents, t, target, noise, settings, rng) if adversarial else target
+        loss = torch.nn.functional.mse_loss(unet(latents.to(target.dtype), t, prompt).sample.float(), wanted)
+        masters.backward(loss, wanted.numel())
+        norm = torch.nn.utils.get_total_norm([weight.grad for weight in masters.copies if weight.grad is not None])
+        optimiser.step()
+        masters.write()
+        seconds = time.perf_counter() - started
+        history.append({"step": step, "loss": loss.item(), "grad_norm": norm.item(), "seconds": seconds})
+        bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
+    return Edit("weights", dict(zip((f"unet.{name}" for name in names), masters.copies, strict=True)), history)
