@@ -184,8 +184,11 @@ def main() -> None:
     )
     every = list(range(len(table)))
     some = np.unique(np.linspace(0, len(table) - 1, min(options.plain, len(table))).round()).astype(int).tolist()
-    print(f"{options.concept} erased by {options.method}, {len(table)} prompts, {torch.get_num_threads()} threads")
-    print(f"{'':44} prompts  prompts/min   of plain  of the last  ASR of these prompts")
+    print(
+        f"{options.concept} erased by {options.method}, {len(table)} prompts, {torch.get_num_threads()} threads",
+        flush=True,
+    )
+    print(f"{'':44} prompts  prompts/min   of plain  of the last  ASR of these prompts", flush=True)
     rates: list[float] = []
 
     def report(name: str, rows: list[int], work: Callable[[], set[int]]) -> set[int]:

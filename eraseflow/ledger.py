@@ -100,7 +100,7 @@ class Ledger:
 def stored(edit: Edit) -> Iterator[Tensor]:
     """The tensors of an edit and of its parts."""
     yield from edit.tensors.values()
-    for part in getattr(edit, "parts", ()):
+    for part in edit.parts:
         yield from stored(part)
 
 
