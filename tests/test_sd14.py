@@ -163,12 +163,13 @@ def test_what_works_at_sampling_time_draws_nearly_the_same(model, monkeypatch, c
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_rece_in_half_precision_is_the_rounded_solution(model, monkeypatch, concept, precision):
+    """Less closely than UCE's: what a round derives and erases stems from all the rounded weights at once."""
     settings = rece.Settings(preserve_scale=1.0, rounds=2, regularisation=0.1)
     wanted = rece.erase(load(model, monkeypatch), concept, settings, seed=0)
     edit = rece.erase(load(model, monkeypatch, precision), concept, settings, seed=0)
     for name, tensor in edit.tensors.items():
         assert tensor.dtype == cells.DTYPES[precision]
-        assert relative(tensor, wanted.tensors[name]) < 0.03
+        assert relative(tensor, wanted.tensors[name]) < 0.05
 
 
 TRAININGS = [
@@ -221,7 +222,8 @@ def test_every_training_in_any_precision(model, monkeypatch, concept, method, se
     assert {tensor.dtype for tensor in edit.tensors.values()} == {torch.float32}
     assert all(tensor.isfinite().all() for tensor in edit.tensors.values())
     whole = method.erase(load(model, monkeypatch), concept, settings, seed=0)
-    assert edit.history[0]["loss"] == pytest.approx(whole.history[0]["loss"], rel=0.5, abs=1e-4)
+    rounding = 5e-5 if method is spm else None  # of two predictions whose difference is all that its first loss is
+    assert edit.history[0]["loss"] == pytest.approx(whole.history[0]["loss"], rel=0.5, abs=rounding)
     if method is advunlearn:
         prefix = "text_encoder."
         moved = torch.cat(

@@ -92,8 +92,8 @@ def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
     for step in (bar := trange(settings.iterations, desc="salun", unit="step")):
         chosen, kept = torch.randint(count, (2, size), generator=rng)
         noisy, t, noise = own_pictures.noised(pipeline, torch.cat([forget[chosen], retain[kept]]), rng)
-        words = targets[pairs[chosen]], anchors[pairs[chosen]], retained[others[kept]]
-        relabelled, retaining = losses(unet, noisy, t, noise, *words)
+        sides = targets[pairs[chosen]], anchors[pairs[chosen]], retained[others[kept]]
+        relabelled, retaining = losses(unet, noisy, t, noise, *sides)
         loss = relabelled + settings.preserve_scale * retaining
         masters.backward(loss, noise[:size].numel())
         for copy, chosen_weights in zip(masters.copies, salient, strict=True):
