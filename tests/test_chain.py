@@ -50,7 +50,7 @@ def shorten(raw: dict) -> None:
     raw["attacks"]["unlearndiffatk"]["emoji"] |= {"rounds": 1, "iterations": 1}
     for name in ("esd", "esd_u"):
         raw["methods"][name]["emoji"] |= {"iterations": 1, "num_steps": 2}
-    raw["methods"]["eraseflow"]["emoji"] |= {"epochs": 1, "num_steps": 5, "batch_size": 1}
+    raw["methods"]["eraseflow"]["emoji"] |= {"epochs": 1, "num_steps": 5, "skip_last": 0, "batch_size": 1}
     for concept in raw["concepts"].values():
         concept["kept"]["count"] = 6
 
