@@ -3,15 +3,29 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
+RIDGE = 1e-4  # keeps the system regular when there are fewer token states than channels
 KEYS_VALUES = ("attn2.to_k", "attn2.to_v")  # attn2 is the cross-attention of every block
 
 
 def projections(unet) -> list[str]:
     """The names of the key and value projections' weights, which have no bias."""
     return [name for name, _ in unet.named_parameters() if name.removesuffix(".weight").endswith(KEYS_VALUES)]
+
+
+def closed_form(weight: Tensor, inputs: Tensor, outputs: Tensor, preserved: Tensor, scale: float) -> Tensor:
+    """The minimiser of sum |W x - y|^2 + scale (sum_preserved |W p - W_0 p|^2 + RIDGE |W - W_0|^2), in float64.
+
+    weight W_0 (out, in); inputs x (n, in) and outputs y (n, out); preserved p (m, in).
+    """
+    weight, inputs, outputs, preserved = (side.double() for side in (weight, inputs, outputs, preserved))
+    ridge = RIDGE**0.5 * torch.eye(weight.shape[1], dtype=torch.float64, device=weight.device)
+    kept = torch.cat([preserved, ridge])
+    right = inputs.T @ inputs + scale * kept.T @ kept
+    return torch.linalg.solve(right, outputs.T @ inputs + scale * weight @ kept.T @ kept, left=False)
 
 
 @contextmanager

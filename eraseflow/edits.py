@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
@@ -133,28 +132,6 @@ def edit_of(sampler) -> Edit:
     """A method module's `Sampler`, a dataclass of plain values, as an Edit."""
     method = type(sampler).__module__.rpartition(".")[2]
     return Edit("sampler", sampler={"method": method, "settings": asdict(sampler)})
-
-
-class Masters:
-    """Float32 copies of weights in training, whatever the network's precision.
-
-    A small step would be rounded away in half precision: the optimiser has `copies` as its parameters, `backward`
-    gives them their gradients, and `write` puts them into the network after a step.
-    """
-
-    def __init__(self, weights: list[Tensor]) -> None:
-        self.weights = [weight.requires_grad_(True) for weight in weights]
-        self.copies = [weight.detach().float() for weight in weights]  # in float32 these are the weights themselves
-
-    def backward(self, loss: Tensor, elements: int = 1) -> None:
-        """The loss's gradients; `elements` is over how many it is a mean, which half precision would underflow."""
-        gradients = torch.autograd.grad(loss * elements, self.weights, allow_unused=True)
-        for copy, gradient in zip(self.copies, gradients, strict=True):
-            copy.grad = None if gradient is None else gradient.float() / elements
-
-    def write(self) -> None:
-        for weight, copy in zip(self.weights, self.copies, strict=True):
-            weight.data.copy_(copy)
 
 
 ATTENTIONS = ["to_q", "to_k", "to_v", "to_out.0"]

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from eraseflow.edits import Edit
+from eraseflow.passes import PASSES
 
-PASSES = ["unet_forward", "unet_backward", "text_forward", "text_backward"]
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # Linux
 
 

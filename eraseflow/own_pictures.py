@@ -21,7 +21,7 @@ def draw(pipeline, condition: Tensor, seeds: list[int], steps: int, guidance_sca
         part = slice(start, start + AT_ONCE)
         latents = initial_noise(pipeline, seeds[part])
         parts.append(
-            _denoised(pipeline, scheduler, latents, scheduler.timesteps, condition[part], empty, guidance_scale)
+            denoised(pipeline, scheduler, latents, scheduler.timesteps, condition[part], empty, guidance_scale)
         )
     return torch.cat(parts)
 
@@ -49,7 +49,7 @@ def sdedit(
     for start in range(0, len(clean), AT_ONCE):
         part = slice(start, start + AT_ONCE)
         parts.append(
-            _denoised(pipeline, scheduler, noisy[part], timesteps, condition[part], avoided[part], guidance_scale)
+            denoised(pipeline, scheduler, noisy[part], timesteps, condition[part], avoided[part], guidance_scale)
         )
     return torch.cat(parts)
 
@@ -67,7 +67,10 @@ def _solver(pipeline, steps: int) -> DDIMScheduler:
     return scheduler
 
 
-def _denoised(pipeline, scheduler, latents, timesteps, condition, empty, guidance_scale):
+def denoised(
+    pipeline, scheduler, latents: Tensor, timesteps: Tensor, condition: Tensor, empty: Tensor, guidance_scale: float
+) -> Tensor:
+    """Latents (n, c, h, w) after these timesteps of a scheduler, with guidance away from `empty`."""
     for t in timesteps:
         latents = scheduler.step(guided(pipeline.unet, latents, t, condition, empty, guidance_scale), t, latents)[0]
     return latents

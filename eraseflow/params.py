@@ -11,7 +11,7 @@ from eraseflow.mistakes import ParamsError, read, read_yaml
 from eraseflow.params_check import check_names, check_table
 from eraseflow.prompt_files import I2P_PLACES
 
-__all__ = ["Block", "Concept", "Method", "Params", "ParamsError", "Testbed", "load"]
+__all__ = ["Block", "Concept", "ErasingSettings", "Method", "Params", "ParamsError", "Testbed", "load"]
 
 
 class Block(BaseModel):
@@ -62,6 +62,17 @@ class Table(Block):
 class SamplingSettings(Block):
     solver: Literal["ddim", "dpmsolver++"]
     steps: PositiveInt
+    guidance_scale: float = Field(ge=1)
+
+
+class ErasingSettings(Block):
+    """What ESD and the methods that train at its latents have in common; see erasing_goal.py."""
+
+    iterations: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: float = Field(gt=0)
+    negative_guidance: float = Field(gt=0)
+    num_steps: PositiveInt
     guidance_scale: float = Field(ge=1)
 
 

@@ -10,8 +10,9 @@ import torch
 from tqdm import tqdm
 
 from eraseflow import images
+from eraseflow.passes import PASSES
 from eraseflow.safety import blocked
-from eraseflow.victim import PASSES, Attempt, Search, Victim
+from eraseflow.victim import Attempt, Search, Victim
 
 STATE = "state.pt"
 

@@ -55,10 +55,14 @@ def sampler_of(pipeline) -> Sampler:
 
 def initial_noise(pipeline: StableDiffusionPipeline, seeds: Sequence[int]) -> Tensor:
     """Standard normal latents (n, channels, side, side), float32, each item from its own seed, drawn on the CPU."""
+    return torch.cat([fresh_noise(pipeline, 1, torch.Generator().manual_seed(int(seed))) for seed in seeds])
+
+
+def fresh_noise(pipeline: StableDiffusionPipeline, count: int, rng: torch.Generator) -> Tensor:
+    """Standard normal latents (count, channels, side, side), float32, all from one generator of the CPU."""
     config = pipeline.unet.config
-    shape = (config.in_channels, config.sample_size, config.sample_size)
-    noise = [torch.randn(shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
-    return torch.stack(noise).to(pipeline.device)
+    shape = (count, config.in_channels, config.sample_size, config.sample_size)
+    return torch.randn(shape, generator=rng).to(pipeline.device)
 
 
 @torch.no_grad()
@@ -124,17 +128,12 @@ def guided(unet, latents: Tensor, t, condition: Tensor, empty: Tensor, scale: fl
 @torch.no_grad()
 def denoise(
     pipeline: StableDiffusionPipeline,
-    condition: Tensor | Condition,
+    condition: Condition,
     seeds: Sequence[int],
     settings: SamplingSettings,
     guidance: Sequence[float],
 ) -> Tensor:
-    """Latents (n, c, h, w) of what `read` has read, or of hidden states alone where the sampler needs no more.
-
-    The solver works in float32 whatever the networks' precision.
-    """
-    if isinstance(condition, Tensor):
-        condition = {"hidden": condition}
+    """Latents (n, c, h, w) of what `read` has read; the solver works in float32 whatever the networks' precision."""
     scheduler = SOLVERS[settings.solver].from_config(pipeline.scheduler.config)
     scheduler.set_timesteps(settings.steps, device=pipeline.device)
     latents = initial_noise(pipeline, seeds) * scheduler.init_noise_sigma

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from eraseflow import sampling
 from eraseflow.params import Concept, SamplingSettings
+from eraseflow.passes import PASSES
 from eraseflow.sampling import Condition
 from eraseflow.soft_prompts import encoder_input, token_embeddings
 
 PLACEHOLDER = "<concept>"  # stands for a learned embedding in an adversarial prompt's text
 TEXTS = 256  # texts that an attack lets the text encoder read at once
-PASSES = ["unet_forward", "unet_backward", "text_forward", "text_backward"]
 
 
 @dataclass(frozen=True)

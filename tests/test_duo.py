@@ -44,7 +44,7 @@ def test_the_unedited_model_has_no_preference_and_learns_the_safe_picture():
 def test_drawn_pictures_are_the_samplers(pipeline):
     hidden, seeds = embed(pipeline, ["unicorn", "a horse", ""]), [3, 4, 5]
     settings = SamplingSettings(solver="ddim", steps=4, guidance_scale=2.0)
-    wanted = denoise(pipeline, hidden, seeds, settings, [2.0] * 3)
+    wanted = denoise(pipeline, {"hidden": hidden}, seeds, settings, [2.0] * 3)
     ours = own_pictures.draw(pipeline, hidden, seeds, 4, 2.0, embed(pipeline, [""]))
     torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-4)
 

@@ -9,6 +9,8 @@ from eraseflow.edits import Edit, add_lora, compose, lora_of, weights_of
 from eraseflow.methods import advunlearn, ca, duo, esd, mace, original, race, rece, salun, spm, uce
 from eraseflow.sampling import embed
 
+FAST = {"num_steps": 2, "guidance_scale": 2.0, "iterations": 2, "batch_size": 2, "learning_rate": 1e-2}
+
 
 def predict(pipeline):
     """What the whole model makes of two prompts."""
@@ -25,16 +27,7 @@ def lora(pipeline, concept) -> Edit:
 
 
 def finetuned(pipeline, concept) -> Edit:
-    settings = esd.Settings(
-        iterations=2,
-        batch_size=2,
-        learning_rate=1e-2,
-        negative_guidance=1.0,
-        num_steps=4,
-        guidance_scale=2.0,
-        variant="x",
-    )
-    return esd.erase(pipeline, concept, settings, 0)
+    return esd.erase(pipeline, concept, esd.Settings(**FAST, negative_guidance=1.0, variant="x"), 0)
 
 
 def closed_form(pipeline, concept) -> Edit:
@@ -47,9 +40,6 @@ def composed(pipeline, concept) -> Edit:
     name = "conv_in.weight"
     pipeline.unet.get_parameter(name).data.mul_(1.2)
     return compose([("lora", made), ("weights", weights_of("unet", pipeline.unet, [name], []))])
-
-
-FAST = {"num_steps": 2, "guidance_scale": 2.0, "iterations": 2, "batch_size": 2, "learning_rate": 1e-2}
 
 
 def fused(pipeline, concept) -> Edit:

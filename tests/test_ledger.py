@@ -4,11 +4,14 @@ import copy
 
 import pytest
 import torch
+from test_edits import FAST
 
 from eraseflow import sampling
-from eraseflow.edits import Edit, Masters, weights_of
-from eraseflow.ledger import PASSES, Ledger
+from eraseflow.edits import Edit
+from eraseflow.fine_tuning import FineTuning
+from eraseflow.ledger import Ledger
 from eraseflow.methods import eraseflow, esd, uce
+from eraseflow.passes import PASSES
 
 NAMES = ["mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"]
 
@@ -31,18 +34,15 @@ def test_a_training_by_hand(pipeline):
     def erase() -> Edit:
         frozen = copy.deepcopy(pipeline.unet)
         sampling.embed(pipeline, list("abcde"))
-        pipeline.unet.requires_grad_(False)
-        masters = Masters([pipeline.unet.get_parameter(name) for name in NAMES])
-        optimiser = torch.optim.SGD(masters.copies, lr=1.0)
-        history = []
-        for step in range(3):
+        tuning = FineTuning.of(pipeline.unet, NAMES, torch.optim.SGD, 1.0)
+        for _ in range(3):
             with torch.no_grad():
                 frozen(*inputs(pipeline, 2))
-            masters.backward(pipeline.unet(*inputs(pipeline, 4)).sample.square().mean())
-            optimiser.step()
-            history.append({"step": step, "loss": 0.0})
+            loss = pipeline.unet(*inputs(pipeline, 4)).sample.square().mean()
+            tuning.backward(loss)
+            tuning.step(loss=loss)
         pipeline.unet(*inputs(pipeline, 1))  # with a graph, but no gradient ever reaches it
-        return weights_of("unet", pipeline.unet, NAMES, history)
+        return tuning.edit("unet", NAMES)
 
     found = costs(pipeline, erase)
     assert [found[name] for name in PASSES] == [3 * 4 + 3 * 2 + 1, 3 * 4, 5, 0]
@@ -106,18 +106,10 @@ def test_methods(pipeline, concept):
     closed = costs(pipeline, lambda: uce.erase(pipeline, concept, uce.Settings(preserve_scale=1.0), 0))
     assert closed["unet_forward"] == closed["trained_weights"] == closed["optimiser_steps"] == 0
     assert closed["text_forward"] > 0 and closed["stored_weights"] > 0
-    settings = esd.Settings(
-        iterations=2,
-        batch_size=3,
-        learning_rate=1e-3,
-        negative_guidance=1.0,
-        num_steps=3,
-        guidance_scale=2.0,
-        variant="x",
-    )
+    settings = esd.Settings(**FAST, negative_guidance=1.0, variant="x")
     tuned = costs(pipeline, lambda: esd.erase(pipeline, concept, settings, 0))
     assert tuned["optimiser_steps"] == 2 and tuned["trained_weights"] == tuned["stored_weights"] > 0
-    assert tuned["unet_backward"] == 2 * 3 < tuned["unet_forward"]
+    assert tuned["unet_backward"] == 2 * 2 < tuned["unet_forward"]
     settings = eraseflow.Settings(
         epochs=2, switch_epoch=1, batch_size=2, num_steps=5, guidance_scale=2.0, eta=1.0,
         learning_rate=1e-3, flow_learning_rate=1e-3, log_beta=2.5, lora_rank=2,

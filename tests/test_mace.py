@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import CONCEPT, miniature
 
-from eraseflow.cross_attention import attention_maps, projections
+from eraseflow.cross_attention import RIDGE, attention_maps, projections
 from eraseflow.methods import mace
 from eraseflow.sampling import embed
 
@@ -42,7 +42,7 @@ def test_the_refinement_is_the_minimum_of_equation_4():
     solution = mace.closed_form(weight, around, anchors @ weight.T, preserved, 0.7).requires_grad_(True)
     objective = sum((solution @ f - weight @ g).square().sum() for f, g in zip(around, anchors, strict=True))
     objective += 0.7 * sum((solution @ p - weight @ p).square().sum() for p in preserved)
-    objective += 0.7 * mace.RIDGE * (solution - weight).square().sum()
+    objective += 0.7 * RIDGE * (solution - weight).square().sum()
     objective.backward()
     assert solution.grad.abs().max() < 1e-10 and (solution - weight).abs().max() > 1e-2
 
@@ -55,7 +55,7 @@ def test_the_fusion_is_the_minimum_of_equation_8():
     prompts, preserved = torch.randn(2, 4, 7, dtype=torch.float64), torch.randn(9, 7, dtype=torch.float64)
     outputs = torch.cat([states @ (refined + delta).T for states, delta in zip(prompts, deltas, strict=True)])
     solution = mace.closed_form(weight, prompts.flatten(0, 1), outputs, preserved, 0.3).requires_grad_(True)
-    objective = 0.3 * mace.RIDGE * (solution - weight).square().sum()
+    objective = 0.3 * RIDGE * (solution - weight).square().sum()
     for states, delta in zip(prompts, deltas, strict=True):
         objective = objective + sum((solution @ f - (refined + delta) @ f).square().sum() for f in states)
     objective = objective + 0.3 * sum((solution @ p - weight @ p).square().sum() for p in preserved)

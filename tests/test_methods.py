@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from eraseflow.cross_attention import RIDGE
 from eraseflow.methods import esd, uce
 
 
@@ -52,7 +53,7 @@ def test_uce_closed_form_minimises_its_objective():
     edited, anchors, preserved = (torch.randn(n, 7, dtype=torch.float64) for n in (3, 3, 9))
     solution = uce.closed_form(weight, edited, anchors, preserved, 0.7).requires_grad_(True)
     objective = (edited @ solution.T - anchors @ weight.T).square().sum() + 0.7 * (
-        (preserved @ (solution - weight).T).square().sum() + uce.RIDGE * (solution - weight).square().sum()
+        (preserved @ (solution - weight).T).square().sum() + RIDGE * (solution - weight).square().sum()
     )
     objective.backward()
     assert solution.grad.abs().max() < 1e-10

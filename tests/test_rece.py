@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from eraseflow.cross_attention import projections
+from eraseflow.cross_attention import RIDGE, projections
 from eraseflow.methods import rece, uce
 
 
@@ -46,7 +46,7 @@ def test_a_round_erases_the_way_back(pipeline, concept):
     old = {name: pipeline.unet.get_parameter(name).detach().double().clone() for name in names}
 
     def erased(weight, states, kept):
-        ridge = uce.RIDGE * torch.eye(32, dtype=torch.float64)
+        ridge = RIDGE * torch.eye(32, dtype=torch.float64)
         kept = 0.5 * (kept.T @ kept + ridge)
         values = (weight @ anchors.T) @ states
         return (values + weight @ kept) @ torch.inverse(states.T @ states + kept)

@@ -9,7 +9,8 @@ from conftest import CONCEPT
 from eraseflow import rounds, sampling
 from eraseflow.attacks import cce, mma, other_seeds, p4d, random_prefix, ring_a_bell, unlearndiffatk
 from eraseflow.params import SamplingSettings
-from eraseflow.victim import PASSES, PLACEHOLDER, Attempt, Victim
+from eraseflow.passes import PASSES
+from eraseflow.victim import PLACEHOLDER, Attempt, Victim
 from eraseflow.vocabulary import prefixed_ids, written_tokens
 
 P4D = {"rounds": 3, "iterations": 2, "learning_rate": 0.1, "weight_decay": 0.1}

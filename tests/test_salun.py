@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from eraseflow.edits import Masters
+from eraseflow.fine_tuning import FineTuning
 from eraseflow.methods import salun
 
 SETTINGS = {
@@ -33,8 +33,8 @@ def test_saliency_is_the_gradient_of_the_diffusion_loss(pipeline):
     pictures, prompts = torch.randn(6, 4, 8, 8), torch.randn(6, 24, 32)
     plain = copy.deepcopy(pipeline.unet)
     settings = salun.Settings(**SETTINGS)
-    masters = Masters(list(pipeline.unet.parameters()))
-    found = salun.saliency(pipeline, masters, pictures, prompts, settings, torch.Generator().manual_seed(3))
+    tuning = FineTuning(list(pipeline.unet.parameters()), torch.optim.Adam, 1e-3)
+    found = salun.saliency(pipeline, tuning, pictures, prompts, settings, torch.Generator().manual_seed(3))
     rng = torch.Generator().manual_seed(3)
     alphas = pipeline.scheduler.alphas_cumprod
     for _ in range(3):

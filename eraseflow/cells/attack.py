@@ -13,8 +13,9 @@ from eraseflow import prompts, rounds, sampling, verdict
 from eraseflow.cells import DEVICE, PRECISION, batch, flags, module, setting
 from eraseflow.edits import Edit
 from eraseflow.params import Concept, Params, SamplingSettings, Testbed
+from eraseflow.passes import PASSES
 from eraseflow.shards import WORK, fingerprint, forget, write_parquet
-from eraseflow.victim import PASSES, Victim
+from eraseflow.victim import Victim
 
 JUDGES = Path("models/judges")
 COLUMNS = ["prompt_id", "prompt", "seed", "guidance", "attackable"]

@@ -15,29 +15,21 @@ have no prefix. Unlike it, the prefix starts at random words in every step, the 
 and the retained prompts are the concept's.
 """
 
-import time
-
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
-from tqdm import trange
 
-from eraseflow.edits import Edit, Masters
+from eraseflow.edits import Edit
 from eraseflow.erasing_goal import partly_denoised
-from eraseflow.params import Block, Concept
+from eraseflow.fine_tuning import FineTuning
+from eraseflow.params import Concept, ErasingSettings
 from eraseflow.sampling import embed
 from eraseflow.soft_prompts import encoder_input, token_embeddings
 from eraseflow.vocabulary import written_tokens
 
 
-class Settings(Block):
-    iterations: PositiveInt
+class Settings(ErasingSettings):
     warmup: int = Field(ge=0)
-    batch_size: PositiveInt
-    learning_rate: float = Field(gt=0)
-    negative_guidance: float = Field(gt=0)
-    num_steps: PositiveInt
-    guidance_scale: float = Field(ge=1)
     prefix_tokens: PositiveInt
     attack_steps: PositiveInt
     attack_learning_rate: float = Field(gt=0)
@@ -78,7 +70,6 @@ def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
     """
     if not concept.preserve:
         raise SystemExit(f"concepts.{concept.name}.preserve: is empty; advunlearn needs prompts to retain")
-    started = time.perf_counter()
     unet, encoder, size = pipeline.unet, pipeline.text_encoder, settings.batch_size
     rng = torch.Generator().manual_seed(seed)
     sentences = [concept.target, *concept.also]  # bare words, as ESD trains on
@@ -86,12 +77,9 @@ def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
     table = encoder.get_input_embeddings().weight.detach().float()
     written = torch.tensor(written_tokens(pipeline.tokenizer))
     unet.requires_grad_(False)
-    encoder.requires_grad_(False)
     names = trained_names(encoder)
-    masters = Masters([encoder.get_parameter(name) for name in names])
-    optimiser = torch.optim.Adam(masters.copies, lr=settings.learning_rate)
-    history: list[dict] = []
-    for step in (bar := trange(settings.iterations, desc="advunlearn", unit="step")):
+    tuning = FineTuning.of(encoder, names, torch.optim.Adam, settings.learning_rate)
+    for step in tuning.steps(settings.iterations, "advunlearn"):
         rows = torch.randint(len(sentences), (size,), generator=rng).tolist()
         others = torch.randint(len(concept.preserve), (settings.retain_batch,), generator=rng).tolist()
         before = torch.cat([targets[rows], retained[others]])
@@ -116,11 +104,6 @@ def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
         erasing = (predicted[:size] - wanted).square().mean()
         retaining = (predicted[size:] - kept).square().mean()
         loss = erasing + settings.retain_scale * retaining
-        masters.backward(loss, wanted.numel())
-        norm = torch.nn.utils.get_total_norm([weight.grad for weight in masters.copies if weight.grad is not None])
-        optimiser.step()
-        masters.write()
-        row = {"step": step, "loss": loss.item(), "erasing": erasing.item(), "retaining": retaining.item()}
-        history.append(row | {"grad_norm": norm.item(), "seconds": time.perf_counter() - started})
-        bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
-    return Edit("weights", dict(zip((f"text_encoder.{name}" for name in names), masters.copies, strict=True)), history)
+        tuning.backward(loss, wanted.numel())
+        tuning.step(loss=loss, erasing=erasing, retaining=retaining)
+    return tuning.edit("text_encoder", names)

@@ -10,17 +10,15 @@ need the anchor's prediction, and one pass gives it beside the target's. Unlike 
 cropped or flipped, and anchor sentences are the concept's contexts, not captions by a language model.
 """
 
-import time
-
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.nn.functional import mse_loss
-from tqdm import trange
 
 from eraseflow import own_pictures
 from eraseflow.cross_attention import projections
-from eraseflow.edits import Edit, Masters
+from eraseflow.edits import Edit
+from eraseflow.fine_tuning import FineTuning
 from eraseflow.params import Block, Concept
 from eraseflow.sampling import embed
 
@@ -53,9 +51,12 @@ def ablation_loss(
 
 
 def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
-    """Fine-tune the U-Net; the edit holds the trained weights' new values. history: loss, its terms, seconds."""
-    started = time.perf_counter()
+    """Fine-tune the U-Net; the edit holds the trained weights' new values. history: loss, its terms, gradient
+    norm, seconds.
+    """
     unet, scale, count = pipeline.unet, settings.preserve_scale, settings.pictures
+    names = projections(unet)
+    tuning = FineTuning.of(unet, names, torch.optim.AdamW, settings.learning_rate)
     rng = torch.Generator().manual_seed(seed)
     targets, anchors = (embed(pipeline, sentences) for sentences in zip(*concept.pairs, strict=True))
     pairs = torch.arange(count) % len(targets)  # the pair of each picture
@@ -63,21 +64,12 @@ def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
     drawing = (settings.num_steps, settings.guidance_scale, embed(pipeline, [""]))
     pictures = own_pictures.draw(pipeline, anchors[pairs], seeds, *drawing)
 
-    names = projections(unet)
-    unet.requires_grad_(False)
-    masters = Masters([unet.get_parameter(name) for name in names])
-    optimiser = torch.optim.AdamW(masters.copies, lr=settings.learning_rate)
-    history: list[dict] = []
-    for step in (bar := trange(settings.iterations, desc="ca", unit="step")):
+    for _ in tuning.steps(settings.iterations, "ca"):
         chosen = torch.randint(count, (settings.batch_size,), generator=rng)
         noisy, t, noise = own_pictures.noised(pipeline, pictures[chosen], rng)
         target, anchor = targets[pairs[chosen]], anchors[pairs[chosen]]
         ablated, kept = ablation_loss(unet, noisy, t, target, anchor, noise, scale)
         loss = ablated + scale * kept
-        masters.backward(loss, noisy.numel())
-        optimiser.step()
-        masters.write()
-        row = {"step": step, "loss": loss.item(), "ablation": ablated.item(), "preserving": kept.item()}
-        history.append(row | {"seconds": time.perf_counter() - started})
-        bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
-    return Edit("weights", dict(zip((f"unet.{name}" for name in names), masters.copies, strict=True)), history)
+        tuning.backward(loss, noisy.numel())
+        tuning.step(loss=loss, ablation=ablated, preserving=kept)
+    return tuning.edit("unet", names)

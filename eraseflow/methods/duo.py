@@ -12,17 +12,16 @@ published setting all is unprompted: it is pictures that are unlearned. Unlike i
 the equation), and no detector sorts the pictures.
 """
 
-import time
 from typing import Literal
 
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.nn.functional import logsigmoid
-from tqdm import trange
 
 from eraseflow import own_pictures
 from eraseflow.edits import Edit, add_lora, lora_of
+from eraseflow.fine_tuning import FineTuning
 from eraseflow.params import Block, Concept
 from eraseflow.sampling import embed
 
@@ -52,7 +51,6 @@ def preference_loss(predicted: Tensor, reference: Tensor, noise: Tensor, beta: f
 
 def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
     """Train a LoRA on the U-Net's attentions. history: loss, its preference and preserving terms, norm, seconds."""
-    started = time.perf_counter()
     unet, scheduler, size = pipeline.unet, pipeline.scheduler, settings.batch_size
     rng = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)  # the LoRA's start
@@ -66,11 +64,9 @@ def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
     safe = own_pictures.sdedit(pipeline, unsafe, *edited)
     prompts = targets[rows] if settings.prompt == "target" else empty.expand(settings.pairs, -1, -1)
 
-    weights = add_lora(unet, settings.lora_rank)
-    optimiser = torch.optim.AdamW(weights, lr=settings.learning_rate)
+    tuning = FineTuning(add_lora(unet, settings.lora_rank), torch.optim.AdamW, settings.learning_rate)
     last = scheduler.config.num_train_timesteps - 1
-    history: list[dict] = []
-    for step in trange(settings.iterations, desc="duo", unit="step"):
+    for _ in tuning.steps(settings.iterations, "duo"):
         chosen = torch.randint(settings.pairs, (size,), generator=rng)
         noise, pure = torch.randn(2, *unsafe[chosen].shape, generator=rng).to(unsafe)
         t = torch.randint(last + 1, (size,), generator=rng).to(unsafe.device)
@@ -88,10 +84,6 @@ def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
         preference = preference_loss(predicted[: 2 * size], reference[: 2 * size], noise, settings.beta)
         changed = (predicted - reference)[2 * size :].square().mean()
         loss = preference + settings.preserve_scale * changed
-        optimiser.zero_grad()
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(weights, settings.max_grad_norm)
-        optimiser.step()
-        row = {"step": step, "loss": loss.item(), "preference": preference.item(), "preserving": changed.item()}
-        history.append(row | {"grad_norm": norm.item(), "seconds": time.perf_counter() - started})
-    return lora_of(unet, history)
+        tuning.backward(loss)
+        tuning.step(settings.max_grad_norm, loss=loss, preference=preference, preserving=changed)
+    return lora_of(unet, tuning.history)

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from eraseflow.ddim import Schedule, trajectory
 from eraseflow.edits import Edit, add_lora, lora_of, weights_of
 from eraseflow.params import Block, Concept
-from eraseflow.sampling import embed, guided
+from eraseflow.sampling import embed, fresh_noise, guided
 from eraseflow.trajectory_balance import loss_steps, matched_value, streamed_gradient
 
 START_LOG_Z = -0.1953
@@ -118,9 +118,7 @@ class Training:
 
     def _draw(self, pairs: list[int]) -> Tensor:
         """Trajectories (steps + 1, n, c, h, w) under the anchors, with guidance, by the present weights."""
-        unet, settings = self.pipeline.unet, self.settings
-        shape = (len(pairs), unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
-        start = torch.randn(shape, generator=self.rng).to(self.pipeline.device)
+        settings, start = self.settings, fresh_noise(self.pipeline, len(pairs), self.rng)
         predict, steps = self._predict(self.anchors[pairs], True), settings.num_steps - settings.skip_last
         return trajectory(self.schedule, predict, start, settings.eta, self.rng, steps)
 

@@ -26,12 +26,11 @@ from torch.nn.functional import adaptive_max_pool2d, interpolate
 from tqdm import trange
 
 from eraseflow import own_pictures
-from eraseflow.cross_attention import KEYS_VALUES, attention_maps, projections
+from eraseflow.cross_attention import KEYS_VALUES, attention_maps, closed_form, projections
 from eraseflow.edits import Edit, add_lora
 from eraseflow.params import Block, Concept
 from eraseflow.sampling import embed
 
-RIDGE = 1e-4  # keeps the systems regular when there are fewer token states than channels
 FOCUS = (200, 400, 0.05)  # the paper's t1, t2 and g (for 1,000 timesteps)
 MASK_PASSES = 8  # of the unedited U-Net, whose maps make a mask
 
@@ -47,18 +46,6 @@ class Settings(Block):
     mask_threshold: float = Field(ge=0, lt=1)
     num_steps: PositiveInt
     guidance_scale: float = Field(ge=1)
-
-
-def closed_form(weight: Tensor, inputs: Tensor, outputs: Tensor, preserved: Tensor, scale: float) -> Tensor:
-    """The minimiser of sum |W x - y|^2 + scale (sum_preserved |W p - W_0 p|^2 + RIDGE |W - W_0|^2), in float64.
-
-    weight W_0 (out, in); inputs x (n, in) and outputs y (n, out); preserved p (m, in).
-    """
-    weight, inputs, outputs, preserved = (side.double() for side in (weight, inputs, outputs, preserved))
-    ridge = RIDGE**0.5 * torch.eye(weight.shape[1], dtype=torch.float64, device=weight.device)
-    kept = torch.cat([preserved, ridge])
-    right = inputs.T @ inputs + scale * kept.T @ kept
-    return torch.linalg.solve(right, outputs.T @ inputs + scale * weight @ kept.T @ kept, left=False)
 
 
 def phrase_at(tokenizer, sentence: str, phrase: str) -> tuple[int, int]:

@@ -12,30 +12,24 @@ search starts at random, and its step is epsilon / 4. Unlike it, c + delta is no
 """
 
 import copy
-import time
 from typing import Literal
 
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
-from tqdm import trange
+from torch.nn.functional import mse_loss
 
-from eraseflow.edits import Edit, Masters
-from eraseflow.erasing_goal import fresh_noise, goal, partly_denoised, trained_names
-from eraseflow.params import Block, Concept
-from eraseflow.sampling import embed
+from eraseflow.edits import Edit
+from eraseflow.erasing_goal import goal, partly_denoised, trained_names
+from eraseflow.fine_tuning import FineTuning
+from eraseflow.params import Concept, ErasingSettings
+from eraseflow.sampling import embed, fresh_noise
 
 STEP = 0.25  # of an attack step, in epsilons
 
 
-class Settings(Block):
+class Settings(ErasingSettings):
     esd_iterations: int = Field(ge=0)
-    iterations: PositiveInt
-    batch_size: PositiveInt
-    learning_rate: float = Field(gt=0)
-    negative_guidance: float = Field(gt=0)
-    num_steps: PositiveInt
-    guidance_scale: float = Field(ge=1)
     variant: Literal["x", "u"]
     epsilon: float = Field(gt=0)
     attack_steps: PositiveInt
@@ -59,16 +53,12 @@ def attacked(unet, latents: Tensor, t: Tensor, hidden: Tensor, noise: Tensor, se
 
 def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
     """Fine-tune the U-Net; the edit holds the trained weights' new values. history: loss, gradient norm, seconds."""
-    started = time.perf_counter()
     rng = torch.Generator().manual_seed(seed)
     unet, frozen = pipeline.unet, copy.deepcopy(pipeline.unet).requires_grad_(False)
     targets, empty = embed(pipeline, [concept.target, *concept.also]), embed(pipeline, [""])  # bare words, as ESD
     names = trained_names(unet, settings.variant)
-    unet.requires_grad_(False)
-    masters = Masters([unet.get_parameter(name) for name in names])
-    optimiser = torch.optim.Adam(masters.copies, lr=settings.learning_rate)
-    history: list[dict] = []
-    for step in (bar := trange(settings.esd_iterations + settings.iterations, desc="race", unit="step")):
+    tuning = FineTuning.of(unet, names, torch.optim.Adam, settings.learning_rate)
+    for step in tuning.steps(settings.esd_iterations + settings.iterations, "race"):
         target = targets[torch.randint(len(targets), (settings.batch_size,), generator=rng)]
         noise = fresh_noise(pipeline, len(target), rng)
         latents, t = partly_denoised(pipeline, target, empty, settings, rng, noise)
@@ -76,12 +66,7 @@ def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
         wanted = goal(frozen, latents, t, target, empty, settings.negative_guidance)
         adversarial = step >= settings.esd_iterations
         prompt = attacked(unet, latents, t, target, noise, settings, rng) if adversarial else target
-        loss = torch.nn.functional.mse_loss(unet(latents.to(target.dtype), t, prompt).sample.float(), wanted)
-        masters.backward(loss, wanted.numel())
-        norm = torch.nn.utils.get_total_norm([weight.grad for weight in masters.copies if weight.grad is not None])
-        optimiser.step()
-        masters.write()
-        seconds = time.perf_counter() - started
-        history.append({"step": step, "loss": loss.item(), "grad_norm": norm.item(), "seconds": seconds})
-        bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
-    return Edit("weights", dict(zip((f"unet.{name}" for name in names), masters.copies, strict=True)), history)
+        loss = mse_loss(unet(latents.to(target.dtype), t, prompt).sample.float(), wanted)
+        tuning.backward(loss, wanted.numel())
+        tuning.step(loss=loss)
+    return tuning.edit("unet", names)

@@ -12,16 +12,14 @@ prediction's, and the larger half of the gradients is trained, as in the paper (
 them in ascending order). The concept's prompt and the retained ones share a pass.
 """
 
-import time
-
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.nn.functional import mse_loss
-from tqdm import trange
 
 from eraseflow import own_pictures
-from eraseflow.edits import Edit, Masters
+from eraseflow.edits import Edit
+from eraseflow.fine_tuning import FineTuning
 from eraseflow.params import Block, Concept
 from eraseflow.sampling import embed
 
@@ -46,15 +44,15 @@ def mask(gradients: list[Tensor], share: float) -> list[Tensor]:
     return [gradient.abs() >= threshold for gradient in gradients]
 
 
-def saliency(pipeline, masters: Masters, pictures: Tensor, prompts: Tensor, settings: Settings, rng) -> list[Tensor]:
+def saliency(pipeline, tuning: FineTuning, pictures: Tensor, prompts: Tensor, settings: Settings, rng) -> list[Tensor]:
     """The gradient of the diffusion loss on pictures (n, c, h, w) of prompts (n, tokens, width), for each weight."""
-    total = [torch.zeros_like(copy) for copy in masters.copies]
+    total = [torch.zeros_like(copy) for copy in tuning.copies]
     for _ in range(settings.saliency_batches):
         chosen = torch.randint(len(pictures), (settings.batch_size,), generator=rng)
         noisy, t, noise = own_pictures.noised(pipeline, pictures[chosen], rng)
         predicted = pipeline.unet(noisy.to(prompts.dtype), t, prompts[chosen]).sample.float()
-        masters.backward(mse_loss(predicted, noise), noise.numel())
-        for gradient, copy in zip(total, masters.copies, strict=True):
+        tuning.backward(mse_loss(predicted, noise), noise.numel())
+        for gradient, copy in zip(total, tuning.copies, strict=True):
             gradient += 0 if copy.grad is None else copy.grad
     return total
 
@@ -72,9 +70,12 @@ def losses(unet, noisy: Tensor, t: Tensor, noise: Tensor, target: Tensor, anchor
 
 
 def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
-    """Fine-tune the U-Net's salient weights; the edit has every tensor of it. history: loss, its terms, seconds."""
-    started = time.perf_counter()
+    """Fine-tune the U-Net's salient weights; the edit has every tensor of it. history: loss, its terms,
+    gradient norm, seconds.
+    """
     unet, count, size = pipeline.unet, settings.pictures, settings.batch_size
+    names = [name for name, _ in unet.named_parameters()]
+    tuning = FineTuning.of(unet, names, torch.optim.Adam, settings.learning_rate)
     rng = torch.Generator().manual_seed(seed)
     targets, anchors = (embed(pipeline, sentences) for sentences in zip(*concept.pairs, strict=True))
     retained = embed(pipeline, list(dict.fromkeys([*(anchor for _, anchor in concept.pairs), *concept.preserve])))
@@ -84,24 +85,16 @@ def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
     drawing = (settings.num_steps, settings.guidance_scale, embed(pipeline, [""]))
     forget, retain = own_pictures.draw(pipeline, prompts, seeds, *drawing).chunk(2)
 
-    names = [name for name, _ in unet.named_parameters()]
-    masters = Masters([unet.get_parameter(name) for name in names])
-    salient = mask(saliency(pipeline, masters, forget, targets[pairs], settings, rng), settings.salient)
-    optimiser = torch.optim.Adam(masters.copies, lr=settings.learning_rate)
-    history: list[dict] = []
-    for step in (bar := trange(settings.iterations, desc="salun", unit="step")):
+    salient = mask(saliency(pipeline, tuning, forget, targets[pairs], settings, rng), settings.salient)
+    for _ in tuning.steps(settings.iterations, "salun"):
         chosen, kept = torch.randint(count, (2, size), generator=rng)
         noisy, t, noise = own_pictures.noised(pipeline, torch.cat([forget[chosen], retain[kept]]), rng)
         sides = targets[pairs[chosen]], anchors[pairs[chosen]], retained[others[kept]]
         relabelled, retaining = losses(unet, noisy, t, noise, *sides)
         loss = relabelled + settings.preserve_scale * retaining
-        masters.backward(loss, noise[:size].numel())
-        for copy, chosen_weights in zip(masters.copies, salient, strict=True):
+        tuning.backward(loss, noise[:size].numel())
+        for copy, chosen_weights in zip(tuning.copies, salient, strict=True):
             if copy.grad is not None:
                 copy.grad *= chosen_weights  # where the gradient has always been 0, Adam does not move
-        optimiser.step()
-        masters.write()
-        row = {"step": step, "loss": loss.item(), "relabelling": relabelled.item(), "retaining": retaining.item()}
-        history.append(row | {"seconds": time.perf_counter() - started})
-        bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
-    return Edit("weights", dict(zip((f"unet.{name}" for name in names), masters.copies, strict=True)), history)
+        tuning.step(loss=loss, relabelling=relabelled, retaining=retaining)
+    return tuning.edit("unet", names)

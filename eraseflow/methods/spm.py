@@ -16,27 +16,19 @@ nothing; what unrelated prompts lose by that, latent anchoring alone must keep. 
 size of pictures, and a constant learning rate.
 """
 
-import time
-
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, mse_loss
-from tqdm import trange
 
 from eraseflow.edits import Edit, add_lora, lora_of
 from eraseflow.erasing_goal import partly_denoised
-from eraseflow.params import Block, Concept
+from eraseflow.fine_tuning import FineTuning
+from eraseflow.params import Concept, ErasingSettings
 from eraseflow.sampling import embed
 
 
-class Settings(Block):
-    iterations: PositiveInt
-    batch_size: PositiveInt
-    learning_rate: float = Field(gt=0)
-    negative_guidance: float = Field(gt=0)
-    num_steps: PositiveInt
-    guidance_scale: float = Field(ge=1)
+class Settings(ErasingSettings):
     anchored: PositiveInt
     anchoring_scale: float = Field(ge=0)
 
@@ -83,27 +75,21 @@ def losses(unet, latents: Tensor, t: Tensor, target: Tensor, surrogate: Tensor, 
 
 
 def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
-    """Train the adapters, a LoRA of rank 1. history: loss, its two terms, seconds."""
-    started = time.perf_counter()
+    """Train the adapters, a LoRA of rank 1. history: loss, its two terms, gradient norm, seconds."""
     unet, size = pipeline.unet, settings.batch_size
     rng = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)  # the adapters' start
     targets, anchors = (embed(pipeline, sentences) for sentences in zip(*concept.pairs, strict=True))
     empty = embed(pipeline, [""])
     weights = add_lora(unet, 1, layers(unet), start=True)
-    optimiser = torch.optim.AdamW(weights, lr=settings.learning_rate)
-    history: list[dict] = []
-    for step in (bar := trange(settings.iterations, desc="spm", unit="step")):
+    tuning = FineTuning(weights, torch.optim.AdamW, settings.learning_rate)
+    for _ in tuning.steps(settings.iterations, "spm"):
         pairs = torch.randint(len(targets), (size,), generator=rng)
         latents, t = partly_denoised(pipeline, targets[pairs], empty, settings, rng)
         others = sampled(targets[pairs[torch.arange(settings.anchored) % size]], rng)
         inputs = latents, t.to(latents.device), targets[pairs], anchors[pairs], others
         erased, anchored = losses(unet, *inputs, settings.negative_guidance)
         loss = erased + settings.anchoring_scale * anchored
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        row = {"step": step, "loss": loss.item(), "erasing": erased.item(), "anchoring": anchored.item()}
-        history.append(row | {"seconds": time.perf_counter() - started})
-        bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
-    return lora_of(unet, history)
+        tuning.backward(loss)
+        tuning.step(loss=loss, erasing=erased, anchoring=anchored)
+    return lora_of(unet, tuning.history)

@@ -13,12 +13,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from eraseflow import cross_attention
 from eraseflow.cross_attention import projections
 from eraseflow.edits import Edit, weights_of
 from eraseflow.params import Block, Concept
 from eraseflow.sampling import embed
-
-RIDGE = 1e-4  # keeps the system regular when there are fewer token states than channels
 
 
 class Settings(Block):
@@ -30,12 +29,8 @@ def closed_form(weight: Tensor, edited: Tensor, anchors: Tensor, preserved: Tens
 
     weight (out, in); edited and anchors (n, in), aligned; preserved (m, in). Computed in float64.
     """
-    weight, edited, anchors, preserved = (x.double() for x in (weight, edited, anchors, preserved))
-    ridge = RIDGE**0.5 * torch.eye(weight.shape[1], dtype=torch.float64, device=weight.device)
-    kept = torch.cat([preserved, ridge])
-    right = edited.T @ edited + scale * kept.T @ kept
-    left = weight @ (anchors.T @ edited + scale * kept.T @ kept)
-    return torch.linalg.solve(right, left, left=False)
+    outputs = anchors.double() @ weight.double().T
+    return cross_attention.closed_form(weight, edited, outputs, preserved, scale)
 
 
 def aligned(pipeline, target: str, anchor: str) -> tuple[Tensor, Tensor]:

@@ -15,11 +15,11 @@ from matplotlib.ticker import NullLocator, StrMethodFormatter
 
 from eraseflow.metrics.rates import Rate
 from eraseflow.params import Params
+from eraseflow.passes import PASSES
 from eraseflow.report.baselines import BASELINES
 from eraseflow.report.cells import Cell
 from eraseflow.report.plots import STYLE, looks_of, round_numbers
 
-PASSES = ("unet_forward", "unet_backward", "text_forward", "text_backward")
 COLUMNS = ["concept", "method", "attack", "passes", "text_passes", "images", "seconds"]
 COLUMNS += ["successes", "n", "asr", "low", "high"]
 CAPTION = (

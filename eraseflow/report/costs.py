@@ -3,14 +3,16 @@
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.ticker import EngFormatter
 
 from eraseflow.params import Params
+from eraseflow.passes import PASSES
 from eraseflow.report.cells import Cell
 
-PASSES = ["unet_forward", "unet_backward", "text_forward", "text_backward"]
 KEYS = ["train_seconds", "optimiser_steps", *PASSES, "peak_memory_bytes"]
 KEYS += ["trained_weights", "trained_bytes", "stored_weights", "stored_bytes", "device", "precision"]
 COLUMNS = ["concept", "method", *KEYS]
+size = EngFormatter(unit="B", places=1)  # bytes as `12.0 MB`
 CAPTION = (
     "The strongest attack's success against what the training took: pictures through the U-Net, forward and backward. "
     "Closed forms and methods that work at sampling time have none; they stand side by side at 0. Passes, unlike "
@@ -55,12 +57,3 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
 def _weights(frame: pd.DataFrame, which: str) -> list[str]:
     numbers = zip(frame[f"{which}_weights"], frame[f"{which}_bytes"], strict=True)
     return [f"{number:,d} ({size(of)})" if number else "0" for number, of in numbers]
-
-
-def size(count: float) -> str:
-    """Bytes as `12 MB`, in powers of a thousand."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}" if unit != "B" else f"{count:.0f} B"
-        count /= 1000
-    return f"{count:.3g} GB"
