@@ -33,7 +33,7 @@ def test_costs_are_listed_and_drawn(report, inputs, tmp_path):  # noqa: F811
     assert rows.loc[("unicorn", "esd"), "unet_passes"] == 2600 + 400
     assert (report / "asr_vs_cost.svg").stat().st_size > 1000
     page = (report / "index.html").read_text()
-    for text in ("12,800", "123 MB", "25,001 (100 kB)", "90 + 0", "cpu, fp32"):
+    for text in ("12,800", "123.5 MB", "25,001 (100.0 kB)", "90 + 0", "cpu, fp32"):
         assert text in page
     shutil.copytree(inputs / "cells", tmp_path / "cells")
     path = tmp_path / "cells" / "ink_style" / "esd" / "costs.json"
