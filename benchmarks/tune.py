@@ -22,14 +22,9 @@ VALIDATION = ["drink", "glossy_style", "penguin"]
 SEEDS = [0, 1]  # of the training: one alone says little, a training may end well or badly by chance
 GRIDS = {
     "original": [{}],
-    "eraseflow": [
-        {"cfg": True, "train_empty": False, "epochs": 20, "switch_epoch": 19, "eta": 0.2, "batch_size": 8},
-        {"cfg": True, "train_empty": False, "epochs": 60, "switch_epoch": 59, "eta": 0.2, "batch_size": 8},
-        {"cfg": False, "train_empty": True, "epochs": 40, "switch_epoch": 39, "eta": 0.2, "batch_size": 8},
-        {"cfg": False, "train_empty": True, "epochs": 40, "switch_epoch": 39, "eta": 0.1, "batch_size": 16},
-    ],
+    "eraseflow": [{"eta": 0.1, "epochs": epochs, "switch_epoch": epochs - 1} for epochs in (10, 20, 40, 60)],
     "esd": [
-        {"negative_guidance": guidance, "learning_rate": rate} for guidance, rate in product((1.0, 5.0), (4e-4, 8e-4))
+        {"negative_guidance": guidance, "learning_rate": rate} for guidance, rate in product((1.0, 5.0), (8e-4, 1.6e-3))
     ],
     "esd_u": [
         {"negative_guidance": guidance, "learning_rate": rate} for guidance, rate in product((1.0, 5.0), (2e-4, 4e-4))

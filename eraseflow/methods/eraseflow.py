@@ -3,8 +3,8 @@
 Trajectories are drawn under the anchor prompt with the present weights; a LoRA is then moved so that the
 target prompt makes them as likely: see eraseflow/trajectory_balance.py for the loss. As in the authors'
 program guidance enters the loss too (their --cfg). Unlike it, a batch may hold several pairs of target and
-anchor, the cleanest steps may be left out of the loss, and with them of the trajectories, and the gradient may leave
-out the empty prompt's half of the guidance.
+anchor, the cleanest steps may be left out of the loss, and with them of the trajectories, and the LoRA may be on some
+of the attentions' layers alone.
 
 For a consistent diffusion prod p / prod q = p(x_0) / p(x_T) is not constant, so zero loss on every
 trajectory cannot be reached: in practice this is a regression of the target's denoising means onto the
@@ -13,7 +13,7 @@ anchor's trajectories, each step weighted by 1 / (2 sigma^2).
 
 import time
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from eraseflow.ddim import Schedule, trajectory
-from eraseflow.edits import Edit, add_lora, lora_of, weights_of
+from eraseflow.edits import ATTENTIONS, Edit, add_lora, lora_of, weights_of
 from eraseflow.params import Block, Concept
 from eraseflow.sampling import embed, fresh_noise, guided
 from eraseflow.trajectory_balance import loss_steps, matched_value, streamed_gradient
@@ -30,6 +30,7 @@ START_LOG_Z = -0.1953
 CALIBRATION_TRAJECTORIES = 16
 CARRIED = ("deck", "pairs", "trajectories", "history", "log_beta", "seconds")  # of a training's state
 POSITIONS = 1280  # of the latents of the steps in memory at once: 20 steps of 8 x 8, one of 64 x 64 (2 GB in bf16)
+Layer = Annotated[str, Field(pattern=r"^(attn[12]\.)?to_(q|k|v|out\.0)$")]
 
 
 class Settings(Block):
@@ -40,7 +41,6 @@ class Settings(Block):
     skip_last: int = Field(default=0, ge=0)
     guidance_scale: float = Field(ge=1)
     cfg: bool = True
-    train_empty: bool = True
     eta: float = Field(gt=0, le=1)
     learning_rate: float = Field(gt=0)
     flow_learning_rate: float = Field(gt=0)
@@ -48,6 +48,7 @@ class Settings(Block):
     log_beta: float | Literal["auto"]
     log_beta_margin: float = 0.0
     lora_rank: PositiveInt | None
+    lora_layers: list[Layer] = Field(default=ATTENTIONS, min_length=1)
     use_8bit_adam: bool = False
     seed: int = Field(default=0, ge=0)
 
@@ -87,7 +88,7 @@ class Training:
 
     def _trained(self) -> list[Tensor]:
         if self.settings.lora_rank:
-            return add_lora(self.pipeline.unet, self.settings.lora_rank)
+            return add_lora(self.pipeline.unet, self.settings.lora_rank, self.settings.lora_layers)
         self.pipeline.unet.float().requires_grad_(True)
         self.targets, self.anchors, self.empty = self.targets.float(), self.anchors.float(), self.empty.float()
         return list(self.pipeline.unet.parameters())
@@ -97,15 +98,9 @@ class Training:
 
         def predict(x: Tensor, t: Tensor) -> Tensor:
             prompt = prompts.expand(len(x), -1, -1)
-            both = with_guidance and scale > 1
-            if both and (self.settings.train_empty or not torch.is_grad_enabled()):
+            if with_guidance and scale > 1:
                 return guided(unet, x, t, prompt, self.empty, scale)
-            noise = unet(x.to(prompt.dtype), t, prompt).sample.to(x.dtype)
-            if not both:
-                return noise
-            with torch.no_grad():
-                without = unet(x.to(prompt.dtype), t, self.empty.expand_as(prompt)).sample.to(x.dtype)
-            return without + scale * (noise - without)
+            return unet(x.to(prompt.dtype), t, prompt).sample.to(x.dtype)
 
         return predict
 
