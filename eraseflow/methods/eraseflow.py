@@ -48,7 +48,7 @@ class Settings(Block):
     log_beta: float | Literal["auto"]
     log_beta_margin: float = 0.0
     lora_rank: PositiveInt | None
-    lora_layers: list[Layer] = Field(default=ATTENTIONS, min_length=1)
+    lora_layers: list[Layer] | None = Field(default=None, min_length=1)  # None: all attentions'
     use_8bit_adam: bool = False
     seed: int = Field(default=0, ge=0)
 
@@ -88,7 +88,7 @@ class Training:
 
     def _trained(self) -> list[Tensor]:
         if self.settings.lora_rank:
-            return add_lora(self.pipeline.unet, self.settings.lora_rank, self.settings.lora_layers)
+            return add_lora(self.pipeline.unet, self.settings.lora_rank, self.settings.lora_layers or ATTENTIONS)
         self.pipeline.unet.float().requires_grad_(True)
         self.targets, self.anchors, self.empty = self.targets.float(), self.anchors.float(), self.empty.float()
         return list(self.pipeline.unet.parameters())
