@@ -39,7 +39,7 @@ GRIDS = {
     "rece": [
         {"rounds": rounds, "regularisation": regularisation} for rounds, regularisation in product((1, 3), (1e-3, 1e-1))
     ],
-    "spm": [{"anchoring_scale": scale, "learning_rate": rate} for scale, rate in product((10.0, 100.0), (1e-3, 3e-3))],
+    "spm": [{"anchoring_scale": scale, "learning_rate": rate} for scale, rate in product((1.0, 10.0), (3e-3, 1e-2))],
     "salun": [{"preserve_scale": scale, "learning_rate": rate} for scale, rate in product((0.5, 2.0), (1e-4, 3e-4))],
     "uce": [{"preserve_scale": scale} for scale in (1.0, 3.0, 10.0, 30.0)],
 }

@@ -1,35 +1,21 @@
-"""`make full`: every method, concept and attack of the emoji testbed, run in a copy of the project, .work/full.
+"""`make full`: every method, concept and attack of the emoji testbed, and the default table with further seeds.
 
-The full table goes through the same dvc.yaml as the default one. Only `table:` differs, and DVC reads that from the
-params.yaml of the folder in which it runs, so it runs in a second folder: the project's own dvc.lock, cells and report
-stay those of the default table. Both folders share one cache, so neither computes a cell again that the other has made.
-
-DVC writes dvc.lock anew after each stage, some 10 ms for each stage in it: with a thousand stages hours in all. So the
-concepts run one after the other, each with a dvc.lock of its own stages, and at last the report over all of them. A run
+Each table goes through the same dvc.yaml as the default one, in a copy of the project of its own (see work_copy). A run
 that was stopped goes on where it was, and after an edit just what the edit touches runs again.
 """
 
-import filecmp
-import os
-import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from eraseflow import launcher
 from eraseflow.params import Params, Table
 from eraseflow.params_check import check_table
 from eraseflow.ready import ready
+from eraseflow.work_copy import LOCK, READ, run_table
 
 TESTBED, REPLAYED = "emoji", "unlearndiffatk"  # of one attack alone: replaying costs as much as attacking once more
-COPY, REPORT, LOCK, PARAMS = Path(".work/full"), Path("reports/full"), Path("dvc.lock"), Path("params.yaml")
-WHOLE, COPIED = Path(".dvc/tmp/whole.lock"), Path(".dvc/tmp/copied")  # in the copy: all stages; the project's files
-READ = ("reports/judges.json", "reports/base/")  # what the report reads of reports/; the rest it writes
+COPY, REPORT = Path(".work/full"), Path("reports/full")
+SEEDS = 3  # of the default table; all of the full one would take three times its many hours
 
 
 def table(params: Params) -> Table:
@@ -46,109 +32,50 @@ def table(params: Params) -> Table:
     return params.table.model_copy(update=names)
 
 
+def further_seeds(params: Params) -> dict[str, Table]:
+    """The default table with each further seed, under the name of its folder; none where it is not of this testbed."""
+    default = params.table
+    seeds = range(default.seed + 1, default.seed + SEEDS) if default.testbed == TESTBED else ()
+    return {f"seed-{seed}": default.model_copy(update={"seed": seed}) for seed in seeds}
+
+
 def run(params: Params, arguments: Sequence[str]) -> int:
-    """Run the full table in the copy and put its report into reports/full; returns an exit code.
+    """Run the tables, each in its copy, and put the report into reports/full; returns an exit code.
 
     arguments: of each `dvc repro`, such as --pull.
     Raises: SystemExit with one line where something is wrong or missing, before any stage has begun.
     """
     full = table(params)
-    params = params.model_copy(update={"table": full})
-    check_table(params, Path())
-    ready(params)
-    project = Path.cwd()
-    prepare(project, project / COPY)
-    os.chdir(COPY)
-    stages = ["cards", "score", "attack", *(["transfer"] if full.transfer else [])]
-    for place, concept in enumerate(full.concepts):
-        print(f"{concept}, {place + 1} of {len(full.concepts)} concepts", flush=True)
-        write_table(full.model_copy(update={"concepts": [concept]}))
-        write_lock(LOCK, of_concept(read_lock(WHOLE), concept, full.concepts))
-        code = launcher.repro([*arguments, *stages])
-        write_lock(WHOLE, read_lock(WHOLE) | read_lock(LOCK))
-        if code:
-            return code
-    write_table(full)
-    write_lock(LOCK, read_lock(WHOLE))
-    code = launcher.repro(["--single-item", "report"])
-    write_lock(WHOLE, read_lock(WHOLE) | read_lock(LOCK))
+    checked = params.model_copy(update={"table": full})
+    check_table(checked, Path())
+    ready(checked)
+    code = run_table(full, COPY, REPORT / LOCK, arguments)
+    further = further_seeds(params)
+    for name, seeded in further.items():
+        print(f"the default table with {name}", flush=True)
+        code = code or run_table(seeded, COPY.with_name(name), REPORT / name / LOCK, arguments)
     if code == 0:
-        publish(Path("reports"), project / REPORT)
+        publish(COPY, [COPY.with_name(name) for name in further], REPORT)
     return code
 
 
-def prepare(project: Path, copy: Path) -> None:
-    """Bring the copy's code and inputs up to the project's; what it has computed stays, in the project's cache."""
-    listed = _call(project, "git", "ls-files", "-co", "--exclude-standard", "-z").split("\0")
-    names = {name for name in listed if _is_input(name) and (project / name).is_file()}
-    marker = copy / COPIED
-    for name in (set(marker.read_text().split("\n")) if marker.exists() else set()) - names:
-        (copy / name).unlink(missing_ok=True)
-    for name in sorted(names):
-        if not (copy / name).is_file() or not filecmp.cmp(project / name, copy / name, shallow=False):
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(project / name, copy / name)
-    marker.parent.mkdir(parents=True, exist_ok=True)
-    marker.write_text("\n".join(sorted(names)))
-    if (project / ".dvc/config.local").exists():
-        shutil.copy2(project / ".dvc/config.local", copy / ".dvc/config.local")
-    dvc = [sys.executable, "-m", "dvc"]
-    cache = _call(project, *dvc, "cache", "dir").strip()
-    # The copy lies in a folder that git ignores, where DVC would take none of its own files.
-    for name, value in (("core.no_scm", "true"), ("cache.dir", cache)):
-        _call(copy, *dvc, "config", "--local", name, value)
-    shutil.copy2(project / PARAMS, copy / PARAMS)
-    stages: dict[str, Any] = {}
-    for path in (project / REPORT / LOCK, copy / WHOLE, copy / LOCK):
-        stages |= read_lock(path)
-    # What came with the project's files, such as the base model, is described by the project's dvc.lock.
-    stages |= {name: stage for name, stage in read_lock(project / LOCK).items() if "@" not in name and name != "report"}
-    write_lock(copy / WHOLE, stages)
+def publish(full: Path, further: Sequence[Path], out: Path) -> None:
+    """Replace the folder by a copy's report and, of each further seed's copy, the table, in a folder of its name.
 
-
-def _is_input(name: str) -> bool:
-    """Whether a file of the project is the copy's too, rather than a result or replaced there."""
-    written = name.startswith("reports/") and not name.startswith(READ)
-    return bool(name) and not written and Path(name) not in (LOCK, PARAMS)
-
-
-def of_concept(stages: dict[str, Any], concept: str, concepts: Sequence[str]) -> dict[str, Any]:
-    """Those of a dvc.lock's stages, such as attack@p4d-unicorn-esd, that are not another concept's."""
-    others = set(concepts) - {concept}
-    return {name: stage for name, stage in stages.items() if not others & set(re.split("[@-]", name))}
-
-
-def publish(made: Path, out: Path) -> None:
-    """Replace the folder by the copy's report, and its dvc.lock as the record of what the numbers are of."""
+    seeds.csv and seeds.md then say how much the seeds differ; each table has the dvc.lock that its numbers are of.
+    """
     unfinished = out.with_name(f".{out.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
-    read = [Path(name).name for name in READ]
+    made, read = full / "reports", [Path(name).name for name in READ]
     shutil.copytree(made, unfinished, ignore=lambda folder, _: read if Path(folder) == made else [])
-    shutil.copy2(LOCK, unfinished / LOCK)
+    shutil.copy2(full / LOCK, unfinished / LOCK)
+    for copy in further:
+        (unfinished / copy.name).mkdir()
+        for name in ("reports/table.csv", LOCK):
+            shutil.copy2(copy / name, unfinished / copy.name)
+    if further:
+        from eraseflow.report import seeds  # takes seconds
+
+        seeds.write([unfinished / "table.csv", *(unfinished / copy.name / "table.csv" for copy in further)], unfinished)
     shutil.rmtree(out, ignore_errors=True)
     unfinished.rename(out)
-
-
-def write_table(names: Table) -> None:
-    """Put a table into the copy's params.yaml."""
-    raw = yaml.safe_load(PARAMS.read_text())
-    PARAMS.write_text(yaml.safe_dump(raw | {"table": names.model_dump()}, sort_keys=False))
-
-
-def read_lock(path: Path) -> dict[str, Any]:
-    """The stages of a dvc.lock; none where there is no file."""
-    return yaml.load(path.read_text(), yaml.CSafeLoader)["stages"] if path.exists() else {}
-
-
-def write_lock(path: Path, stages: dict[str, Any]) -> None:
-    """Whole or not at all, as DVC reads it."""
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(yaml.dump({"schema": "2.0", "stages": stages}, Dumper=yaml.CSafeDumper, sort_keys=False))
-    unfinished.replace(path)
-
-
-def _call(folder: Path, *command: str) -> str:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
-    return done.stdout

@@ -1,5 +1,6 @@
 """The full table: what is in it, and the miniature of it run beside the default one without touching that."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import yaml
 from test_chain import call, cells, clone, edit_params, shorten
 from test_chain import repro as run_default
 
-from eraseflow import full
+from eraseflow import full, work_copy
 from eraseflow.params import load
 
 STAGES = {"schema": "2.0", "stages": {}}
@@ -27,7 +28,7 @@ def test_the_table_has_all_that_has_a_block_for_emoji():
 def test_a_concepts_share_of_the_lock():
     names = ["base", "report", "reference@emoji", "concept@ink_style", "train@unicorn-esd", "attack@p4d-unicorn-esd"]
     stages = {name: {} for name in [*names, "attack@p4d-ink_style-esd", "train@ink-uce"]}
-    own = full.of_concept(stages, "unicorn", ["unicorn", "ink_style", "ink"])
+    own = work_copy.of_concept(stages, "unicorn", ["unicorn", "ink_style", "ink"])
     assert list(own) == ["base", "report", "reference@emoji", "train@unicorn-esd", "attack@p4d-unicorn-esd"]
 
 
@@ -40,43 +41,59 @@ def project(tmp_path) -> Path:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     mine, theirs = {"base": {"cmd": "new"}, "train@unicorn-esd": {"cmd": "default"}}, {"base": {"cmd": "old"}}
-    full.write_lock(tmp_path / "dvc.lock", mine | {"report": {"cmd": "default"}})
+    work_copy.write_lock(tmp_path / "dvc.lock", mine | {"report": {"cmd": "default"}})
     (tmp_path / "reports" / "full").mkdir()
-    full.write_lock(tmp_path / "reports" / "full" / "dvc.lock", theirs | {"train@rose-esd": {"cmd": "full"}})
+    work_copy.write_lock(tmp_path / "reports" / "full" / "dvc.lock", theirs | {"train@rose-esd": {"cmd": "full"}})
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     return tmp_path
 
 
 def test_the_copy_follows_the_project_and_keeps_its_results(project):
     copy = project / full.COPY
-    full.prepare(project, copy)
+    work_copy.prepare(project, copy, full.REPORT / "dvc.lock")
     copied = {str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()}
     assert {"eraseflow/a.py", "eraseflow/b.py", "reports/judges.json", "params.yaml"} <= copied
     assert not {"reports/table.csv", "dvc.lock"} & copied
-    assert full.read_lock(copy / full.WHOLE) == {"base": {"cmd": "new"}, "train@rose-esd": {"cmd": "full"}}
+    assert work_copy.read_lock(copy / work_copy.WHOLE) == {"base": {"cmd": "new"}, "train@rose-esd": {"cmd": "full"}}
     settings = yaml.safe_dump((copy / ".dvc" / "config.local").read_text())
     assert "no_scm = true" in settings and str(project / ".dvc" / "cache") in settings
 
     (copy / "reports" / "table.csv").write_text("of the full table")
-    full.write_lock(copy / "dvc.lock", {"train@rose-esd": {"cmd": "stopped here"}})
+    work_copy.write_lock(copy / "dvc.lock", {"train@rose-esd": {"cmd": "stopped here"}})
     (project / "eraseflow" / "a.py").write_text("3")
     (project / "eraseflow" / "b.py").unlink()
-    full.prepare(project, copy)
+    work_copy.prepare(project, copy, full.REPORT / "dvc.lock")
     assert (copy / "eraseflow" / "a.py").read_text() == "3" and not (copy / "eraseflow" / "b.py").exists()
     assert (copy / "reports" / "table.csv").read_text() == "of the full table"
-    assert full.read_lock(copy / full.WHOLE)["train@rose-esd"] == {"cmd": "stopped here"}
+    assert work_copy.read_lock(copy / work_copy.WHOLE)["train@rose-esd"] == {"cmd": "stopped here"}
 
 
-def test_publishing_replaces_the_folder_and_leaves_out_what_is_not_the_reports(project, monkeypatch):
-    monkeypatch.chdir(project)
-    (project / "reports" / "full" / "gone.csv").write_text("")
-    made = project / "made"
+def test_publishing_replaces_the_folder_and_leaves_out_what_is_not_the_reports(project):
+    out = project / full.REPORT
+    (out / "gone.csv").write_text("")
+    table = (Path("reports") / "table.csv").read_text()
     for name in ("base/losses.png", "judges.json", "table.csv", "grids/base/a.png"):
-        (made / name).parent.mkdir(parents=True, exist_ok=True)
-        (made / name).write_text(name)
-    full.publish(made, project / full.REPORT)
-    found = {str(path.relative_to(project / full.REPORT)) for path in (project / full.REPORT).rglob("*.*")}
-    assert found == {"table.csv", "grids/base/a.png", "dvc.lock"}
+        made = project / "made" / "reports" / name
+        made.parent.mkdir(parents=True, exist_ok=True)
+        made.write_text(table if name == "table.csv" else name)
+    shutil.copy2(project / "dvc.lock", project / "made" / "dvc.lock")
+    shutil.copytree(project / "made", project / "seed-1")
+    full.publish(project / "made", [project / "seed-1"], out)
+    found = {str(path.relative_to(out)) for path in out.rglob("*.*")}
+    of_seeds = {"seed-1/table.csv", "seed-1/dvc.lock", "seeds.csv", "seeds.md"}
+    assert found == {"table.csv", "grids/base/a.png", "dvc.lock"} | of_seeds
+
+    full.publish(project / "made", [], out)
+    assert not (out / "seeds.csv").exists()
+
+
+def test_further_seeds_are_of_the_default_table_on_its_own_testbed():
+    params = load()
+    tables = full.further_seeds(params)
+    assert {name: table.seed for name, table in tables.items()} == {"seed-1": 1, "seed-2": 2}
+    assert all(table.model_copy(update={"seed": 0}) == params.table for table in tables.values())
+    elsewhere = params.model_copy(update={"table": params.table.model_copy(update={"testbed": "sd14"})})
+    assert full.further_seeds(elsewhere) == {}
 
 
 def few(raw: dict) -> None:
@@ -100,14 +117,19 @@ def test_full_beside_the_default_table(tmp_path):
     ran = run_default(folder)
     mine = {name: (folder / name).read_bytes() for name in ("dvc.lock", "params.yaml", "reports/table.csv")}
 
-    def run() -> set[str]:
-        done = call(folder, "python", "-m", "eraseflow", "full")
-        return {line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")}
+    def run() -> list[set[str]]:
+        """The stages that ran, of the full table and of each seed's."""
+        parts = call(folder, "python", "-m", "eraseflow", "full").stdout.split("the default table with seed-")
+        lines = [[line for line in part.splitlines() if line.startswith("Running stage")] for part in parts]
+        return [{line.split("'")[1] for line in part} for part in lines]
 
     concepts, methods = ["unicorn", "weapon"], ["original", "uce"]
     everything = cells(concepts, methods, ["random_prefix", "unlearndiffatk"]) | {"report"}
     everything |= {f"{stage}{name}" for name in concepts for stage in ("concept@", "transfer@unlearndiffatk-")}
-    assert run() == everything - (ran - {"report"}), "the cells of the default table come from the cache"
+    once_more = {name for name in ran if name.startswith(("concept", "train", "sample", "attack", "score", "report"))}
+    assert run() == [everything - (ran - {"report"}), once_more, once_more], (
+        "the default table's cells are in the cache"
+    )
     assert {name: (folder / name).read_bytes() for name in mine} == mine
     assert "up to date" in call(folder, "python", "-m", "dvc", "status").stdout
     of_full, of_default = (pd.read_csv(folder / "reports" / name / "table.csv") for name in ("full", "."))
@@ -117,5 +139,8 @@ def test_full_beside_the_default_table(tmp_path):
     names = {path.name for path in (folder / "reports" / "full").iterdir()}
     assert {"index.html", "table.md", "dvc.lock", "transfer"} <= names and not {"base", "judges.json"} & names
     assert len(pd.read_csv(folder / "reports" / "full" / "transfer" / "matrices.csv")) == 2 * 4
+    of_seeds = pd.read_csv(folder / "reports" / "full" / "seeds.csv")
+    assert len(of_seeds) == len(of_default) and (of_seeds.fd_high > of_seeds.fd_low).any()
+    assert [len(values.split()) for values in of_seeds.asr_values] == [3] * len(of_seeds)
 
-    assert run() == set(), "nothing to do runs nothing"
+    assert run() == [set()] * 3, "nothing to do runs nothing"

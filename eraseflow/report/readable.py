@@ -108,10 +108,15 @@ def markdown(params: Params, frame: pd.DataFrame) -> str:
         concept, text = params.concepts[name], readable(params, frame, name)
         note = counted(frame[frame["concept"] == name])
         parts.append(f"## {name}\n\n{concept.kind}, “{concept.target}” → “{concept.anchor}”" + f". {note}" * bool(note))
-        lines = [list(text.columns), ["---"] * len(text.columns), *text.to_numpy().tolist()]
-        parts.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
+        parts.append(markdown_table(text))
         parts += baselines.sentences(frame[frame["concept"] == name])
     return "\n\n".join(parts) + "\n"
+
+
+def markdown_table(text: pd.DataFrame) -> str:
+    """A frame of strings as Markdown."""
+    lines = [list(text.columns), ["---"] * len(text.columns), *text.to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def latex(params: Params, frame: pd.DataFrame) -> str:
