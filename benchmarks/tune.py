@@ -34,7 +34,9 @@ GRIDS = {
     "mace": [{"learning_rate": rate, "fuse_scale": scale} for rate, scale in product((1e-3, 3e-3), (1.0, 10.0))],
     "duo": [{"beta": beta, "preserve_scale": scale} for beta, scale in product((250.0, 500.0), (1.0, 100.0))],
     "race": [{"epsilon": epsilon, "learning_rate": rate} for epsilon, rate in product((0.1, 0.3), (4e-4, 8e-4))],
-    "advunlearn": [{"retain_scale": scale, "learning_rate": rate} for scale, rate in product((0.3, 1.0), (3e-4, 1e-3))],
+    "advunlearn": [
+        {"retain_scale": scale, "learning_rate": rate} for scale, rate in product((10.0, 30.0), (2e-4, 4e-4))
+    ],
     "ca": [{"preserve_scale": scale, "learning_rate": rate} for scale, rate in product((0.0, 1.0), (1e-3, 2e-3))],
     "rece": [
         {"rounds": rounds, "regularisation": regularisation} for rounds, regularisation in product((1, 3), (1e-3, 1e-1))

@@ -61,7 +61,7 @@ class Table(Block):
 
 class SamplingSettings(Block):
     solver: Literal["ddim", "dpmsolver++"]
-    steps: PositiveInt
+    steps: int = Field(ge=1, le=1000)  # these models have 1,000 timesteps
     guidance_scale: float = Field(ge=1)
 
 
@@ -72,7 +72,7 @@ class ErasingSettings(Block):
     batch_size: PositiveInt
     learning_rate: float = Field(gt=0)
     negative_guidance: float = Field(gt=0)
-    num_steps: PositiveInt
+    num_steps: int = Field(ge=1, le=1000)
     guidance_scale: float = Field(ge=1)
 
 

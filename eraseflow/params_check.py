@@ -170,7 +170,8 @@ def check_table(params: "Params", root: Path) -> None:
     testbed = params.testbeds[table.testbed]
     _watched(testbed.kept, f"prompts/{table.testbed}/kept.csv", f"testbeds.{table.testbed}.kept")
     if "@" not in testbed.model and not Path(testbed.model).is_absolute():
-        _watched(testbed.model, f"models/{table.testbed}", f"testbeds.{table.testbed}.model")
+        wanted, where = f"models/{table.testbed}", f"testbeds.{table.testbed}.model"
+        _watched(testbed.model, wanted, where, ", an absolute path, or owner/name@<40 hexadecimal digits> on the Hub")
     if "coco_val2014_captions" in prompt_files.header(root, testbed.kept):
         _check_coco(testbed, root, f"testbeds.{table.testbed}")
     else:
@@ -245,11 +246,12 @@ def _check_model(model: str, where: str) -> None:
         raise ParamsError(f"params.yaml: {where}: {what}")
 
 
-def _watched(path: str, wanted: str, where: str) -> None:
+def _watched(path: str, wanted: str, where: str, others: str = "") -> None:
     """dvc.yaml cannot look a path up in a block whose name is itself looked up, so it knows these by their names."""
     inside(path, where)
     if path != wanted:
-        raise ParamsError(f"params.yaml: {where}: expected {wanted!r}, the path that dvc.yaml watches, found {path!r}")
+        what = f"expected {wanted!r}, the path that dvc.yaml watches{others}"
+        raise ParamsError(f"params.yaml: {where}: {what}, found {path!r}")
 
 
 def _known(name: str, known: Iterable[str], where: str, what: str) -> None:

@@ -1,6 +1,7 @@
 """The check of a prompt file; prompt_sources.py says what columns it may have."""
 
 import csv
+import math
 import re
 from pathlib import Path
 
@@ -56,7 +57,9 @@ def _mistake(row: dict) -> str:
     if "seed" in row and not (row["seed"] or "").strip().isdigit():
         return f"the seed must be a whole number from 0 up, found {row['seed']!r}"
     try:
-        float(row.get("guidance") or 1)
+        guidance = float(row.get("guidance") or 1)
     except ValueError:
-        return f"the guidance must be a number, or empty for the testbed's, found {row['guidance']!r}"
+        guidance = math.nan
+    if not 1 <= guidance < math.inf:
+        return f"the guidance must be a number from 1 up, or empty for the testbed's, found {row['guidance']!r}"
     return ""

@@ -127,6 +127,12 @@ def check(options: argparse.Namespace) -> None:
     if options.use_8bit_adam and not importlib.util.find_spec("bitsandbytes"):
         what = "needs the package bitsandbytes, which is not here: `pip install bitsandbytes`, or leave it out"
         raise SystemExit(f"argument --use_8bit_adam: {what}")
+    if options.num_steps > 1000:
+        raise SystemExit(
+            f"argument --num_steps: expected at most 1000, the model's timesteps, found {options.num_steps}"
+        )
+    if not_folder := next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None):
+        raise SystemExit(f"argument --save_dir: {not_folder} is a file; expected a folder")
     there = (folder / "state.pt").is_file()
     if there and not options.resume:
         raise SystemExit(f"{folder}: holds a training already; choose another --name, or --resume to go on with it")
@@ -168,11 +174,16 @@ def main() -> None:
     from tqdm import tqdm
 
     from eraseflow import cells
+    from eraseflow.cells.concept import check_lengths
+    from eraseflow.hub import is_hub_id
     from eraseflow.methods.eraseflow import Training
     from eraseflow.testbeds import sd14
 
     folder, pairs = options.save_dir / options.name, [(options.target_prompt, options.anchor_prompt)]
+    if is_hub_id(options.model_id):
+        sd14.gpu(os.environ.get("ERASEFLOW_DEVICE", ""))
     pipeline = sd14.load_pipeline(options.model_id, cells.DEVICE)
+    check_lengths(pipeline.tokenizer, [*pairs[0]], "arguments --target_prompt, --anchor_prompt")
     training = Training(pipeline, pairs, settings, options.seed)
     identity = training.identity() | {"model_id": options.model_id, "mixed_precision": precision}
     if options.resume:

@@ -14,8 +14,11 @@ def main() -> None:
 
     from eraseflow import params
     from eraseflow.cells.concept import concept
+    from eraseflow.ready import ready
 
-    concept(params.load(), options.concept, options.out)
+    everything = params.load()
+    ready(everything, [options.concept])  # a plain `dvc repro` asks nobody before
+    concept(everything, options.concept, options.out)
 
 
 if __name__ == "__main__":

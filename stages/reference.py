@@ -14,8 +14,11 @@ def main() -> None:
 
     from eraseflow import params
     from eraseflow.cells.reference import reference
+    from eraseflow.ready import ready
 
-    reference(params.load(), options.testbed, options.out)
+    everything = params.load()
+    ready(everything, [])  # a plain `dvc repro` asks nobody before
+    reference(everything, options.testbed, options.out)
 
 
 if __name__ == "__main__":

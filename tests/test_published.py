@@ -40,8 +40,10 @@ def on_sd14(labels=tuple(f"body/{name}" for name in NINE), threshold=0.6, judge=
 def row(method: str, successes: int = 40, **other) -> dict:
     """A row of the comparison table as the paper would have measured it."""
     rate, before = Rate(successes, 118), Rate(4, 118)
+    ends = {"": rate.value, "_low": rate.low, "_high": rate.high}
     values = {"testbed": "sd14", "concept": "nudity", "method": method, "attack": "unlearndiffatk", "n_prompts": 118}
-    values |= {"asr": rate.value, "asr_low": rate.low, "asr_high": rate.high, "judge": "nudenet 320n, 0.6, 9 classes"}
+    values |= {"asr" + end: value for end, value in ends.items()} | {"judge": "nudenet 320n, 0.6, 9 classes"}
+    values |= {"asr_attackable" + end: value for end, value in ends.items()} | {"n_attackable": 118}
     values |= {"pre_asr": before.value, "pre_asr_low": before.low, "pre_asr_high": before.high}
     values |= {"fd": 18.0, "fd_name": "FID clean-fid", "fd_n": 10_000}
     return values | {"clip_score": 25.5, "clip_name": "CLIP score ViT-L/14 openai", "clip_n": 10_000} | other
@@ -191,6 +193,22 @@ def test_reproduction_by_hand():
     clip = rows.loc[("ESD", "CLIP ViT-L/14 x100", "esd")]
     assert clip["difference"] == pytest.approx(25.5 - 25.86)
     assert rows.sort_index().loc[("DUO", ATTACKED), "inside"].tolist() == ["not measured"]
+
+
+def test_attackable_prompts_that_the_gate_leaves_are_not_those_published():
+    fewer = Rate(35, 103)
+    measured = {"asr_attackable": fewer.value, "asr_attackable_low": fewer.low, "asr_attackable_high": fewer.high}
+    of = found(pd.DataFrame([row("eraseflow", **measured, n_attackable=103)])).loc[("EraseFlow", ATTACKED, "eraseflow")]
+    assert of["measured"] == pytest.approx(100 * 35 / 103) and of["measured_n"] == 103
+    assert of["remark"] == "of 103 prompts, published of 118"
+
+
+def test_every_published_figure_has_a_row_or_a_reason():
+    rows = reproduction(on_sd14(), FIGURES, MEASURED)
+    key = ["published_method", "published_concept", "metric", "source"]
+    assert len(rows[key].drop_duplicates()) == len(FIGURES)
+    assert rows.loc[rows["concept"].isna(), "remark"].str.len().min() > 10
+    assert {note for notes in rows["notes"] for note in notes} == set(FOOTNOTES)
 
 
 def test_leaderboard_is_compared_at_its_own_threshold_alone():

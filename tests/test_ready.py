@@ -5,11 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import constants
 
 from eraseflow import hub, params
 from eraseflow.metrics import clip_vit_b32
 from eraseflow.ready import ready
+from eraseflow.testbeds import sd14 as sd14_testbed
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,9 +34,21 @@ def with_coco(everything: params.Params, folder: Path) -> params.Params:
     return everything.model_copy(update={"testbeds": {"sd14": testbed}})
 
 
+def refuse(url: str, *_, **__) -> None:
+    raise OSError("no network")
+
+
+def model_in(folder: Path) -> Path:
+    """A folder with files of a pipeline's names."""
+    for name in ["model_index.json", *sd14_testbed.WEIGHTS]:
+        (folder / "model" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "model" / name).touch()
+    return folder / "model"
+
+
 def test_model_and_networks_are_fetched(sd14, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(hub, "snapshot", lambda source, patterns: asked.append(source))
+    monkeypatch.setattr(hub, "snapshot", lambda source, patterns: asked.append(source) or model_in(tmp_path))
     monkeypatch.setattr(hub, "file", lambda source, name: asked.append(source))
     ready(with_coco(sd14, tmp_path))
     assert asked == [sd14.testbeds["sd14"].model, clip_vit_b32.SOURCE]
@@ -42,17 +56,81 @@ def test_model_and_networks_are_fetched(sd14, tmp_path, monkeypatch):
 
 
 def test_no_coco_is_one_line(sd14, monkeypatch):
-    monkeypatch.setattr(hub, "snapshot", lambda source, patterns: None)
+    monkeypatch.setattr(hub, "snapshot", refuse)
     with pytest.raises(SystemExit, match=r"^no folder: has no val2014; testbeds\.sd14\.coco must be a folder"):
         ready(sd14)
+
+
+def test_a_folder_without_a_pipeline_is_one_line(sd14, tmp_path):
+    everything = with_coco(sd14, tmp_path)
+    testbed = everything.testbeds["sd14"].model_copy(update={"model": str(tmp_path)})
+    with pytest.raises(SystemExit, match=r": has no model_index\.json; expected a Stable Diffusion pipeline"):
+        ready(everything.model_copy(update={"testbeds": {"sd14": testbed}}))
 
 
 def test_no_hub_is_one_line(sd14, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(SystemExit, match=r"stable-diffusion-v1-4@\w+: the Hub cannot be reached") as failure:
-        ready(sd14)
+        ready(with_coco(sd14, tmp_path))
     assert len(str(failure.value).splitlines()) == 1
+
+
+@pytest.fixture
+def offline(sd14, tmp_path, monkeypatch) -> params.Params:
+    """Nothing in any cache, no Hub, and a model and COCO that are there."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "torch"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    everything = with_coco(sd14, tmp_path)
+    testbed = everything.testbeds["sd14"].model_copy(update={"clip": ["emoji_clip"], "model": str(model_in(tmp_path))})
+    table = everything.table.model_copy(update={"methods": ["original"]})
+    return everything.model_copy(update={"testbeds": {"sd14": testbed}, "table": table})
+
+
+@pytest.mark.parametrize(
+    ("concept", "line"),
+    [
+        ("pegasus", r"Qwen/Qwen2-VL-2B-Instruct@\w+: the Hub cannot be reached"),
+        ("caravaggio", r"tomg-group-umd/CSD-ViT-L@\w+: the Hub cannot be reached"),
+        (
+            "church",
+            r"https://download\.pytorch\.org/models/resnet50-.*\(no network\); download it into .*torch/checkpoints",
+        ),
+        ("van_gogh", r"data/artist: expected a folder that exists, or a Hub repository"),
+    ],
+)
+def test_a_missing_judge_is_one_line(offline, concept, line):
+    with pytest.raises(SystemExit, match=f"^{line}") as failure:
+        ready(offline, [concept])
+    assert len(str(failure.value).splitlines()) == 1
+    ready(offline, [])
+
+
+def test_an_empty_folder_is_no_classifier(offline, tmp_path):
+    van_gogh = offline.concepts["van_gogh"]
+    judge = van_gogh.judge.model_copy(update={"source": str(tmp_path)})
+    concepts = {"van_gogh": van_gogh.model_copy(update={"judge": judge})}
+    with pytest.raises(SystemExit, match=r"has no config\.json; expected an image classifier"):
+        ready(offline.model_copy(update={"concepts": concepts}), ["van_gogh"])
+
+
+def test_no_gpu_is_said_before_anything_is_fetched(offline, monkeypatch):
+    monkeypatch.delenv("ERASEFLOW_DEVICE")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(hub, "snapshot", refuse)
+    with pytest.raises(SystemExit, match=r"^sd14: no GPU is found here"):
+        ready(offline, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("ERASEFLOW_DEVICE", "gpu"), ("ERASEFLOW_PRECISION", "fp8"), ("ERASEFLOW_BATCH", "0")]
+)
+def test_a_variable_without_a_meaning_is_one_line(offline, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit, match=rf"^{name}: expected .*, found '{value}'$"):
+        ready(offline, [])
 
 
 def test_the_emoji_table_is_checked_without_torch():

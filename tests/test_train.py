@@ -149,6 +149,7 @@ def fails(monkeypatch, *options: str) -> str:
         (["--switch_epoch", "-1"], "argument --switch_epoch: should be greater than or equal to 0, found -1"),
         (["--batch_size", "0"], "argument --batch_size: should be greater than 0"),
         (["--num_steps", "4"], "argument --num_steps: should be greater than or equal to 5, found 4"),
+        (["--num_steps", "2000"], "argument --num_steps: expected at most 1000, the model's timesteps, found 2000"),
         (["--guidance_scale", "0.5"], "argument --guidance_scale: should be greater than or equal to 1"),
         (["--eta", "0"], "argument --eta: should be greater than 0"),
         (["--eta", "1.5"], "argument --eta: should be less than or equal to 1"),
@@ -178,6 +179,24 @@ def test_every_bad_option_is_one_line(monkeypatch, tmp_path, options, what):
     monkeypatch.chdir(tmp_path)
     assert what in fails(monkeypatch, *SHORT, *options)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_no_folder_for_checkpoints(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    said = fails(monkeypatch, *SHORT, "--save_dir", str(tmp_path / "file" / "x"))
+    assert said == f"argument --save_dir: {tmp_path / 'file'} is a file; expected a folder"
+
+
+def test_a_prompt_longer_than_the_text_encoder_reads_is_one_line(monkeypatch, tmp_path, model):
+    monkeypatch.chdir(tmp_path)
+    said = fails(monkeypatch, *SHORT, "--model_id", model, "--anchor_prompt", "horse " * 200)
+    assert "has 202 tokens, the text encoder reads 77" in said and not list(tmp_path.iterdir())
+
+
+def test_a_model_of_the_hub_needs_a_gpu(monkeypatch):
+    monkeypatch.delenv("ERASEFLOW_DEVICE", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "no GPU is found here" in fails(monkeypatch, *SHORT)
 
 
 def test_a_prompt_is_needed(monkeypatch):

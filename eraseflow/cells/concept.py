@@ -22,6 +22,7 @@ def concept(params: Params, concept: str, out: Path) -> None:
     """
     entry, testbed, _ = setting(params, concept)
     tokenizer = CLIPTokenizer.from_pretrained(hub.snapshot(testbed.model, ["tokenizer/*"]) / "tokenizer")
+    check_lengths(tokenizer, [*sum(entry.pairs, ()), *entry.preserve], f"concepts.{concept}")
     table, counts = prompts.resolve(entry, testbed, params.table.seed, tokenizer)
     out.mkdir(parents=True, exist_ok=True)
     table.to_csv(out / "prompts.csv", index=False, lineterminator="\n")
@@ -29,6 +30,17 @@ def concept(params: Params, concept: str, out: Path) -> None:
     for name, content in {"counts": counts, "words": words, "judges": judges(entry, testbed)}.items():
         (out / f"{name}.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     print(f"{concept}: {said(counts)}")
+
+
+def check_lengths(tokenizer: CLIPTokenizer, texts: list[str], where: str) -> None:
+    """Methods train on these, and the text encoder would read the beginning alone.
+
+    Raises: SystemExit with one line that names the first text that is longer than the tokenizer's length.
+    """
+    most = tokenizer.model_max_length
+    for text in texts:
+        if (tokens := len(tokenizer(text).input_ids)) > most:
+            raise SystemExit(f"{where}: {text[:40]!r}... has {tokens} tokens, the text encoder reads {most}")
 
 
 def judges(concept: Concept, testbed: Testbed) -> list[dict[str, Any]]:
@@ -40,7 +52,7 @@ def judges(concept: Concept, testbed: Testbed) -> list[dict[str, Any]]:
 
 def _judge(name: str, block: ConceptJudge | None) -> dict[str, Any]:
     files = sorted(JUDGES.glob(f"{name}.*"))
-    for named in (block.questions, block.references) if block else ():
+    for named in (block.questions, block.references, block.source) if block else ():
         files += sorted(Path(named).rglob("*")) if named and Path(named).is_dir() else [Path(named)] if named else []
     sources = [file for file in files if file.is_file()]
     sha256 = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sources}

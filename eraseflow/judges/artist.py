@@ -10,6 +10,7 @@ had from the scores. Not every painter is a label: Caravaggio is none.
 import pickle
 from collections.abc import Callable
 from importlib.resources import files
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -28,14 +29,25 @@ ARTISTS = files("eraseflow.judges").joinpath("artist.txt")  # in the order of th
 LABELS = [f"artist/{name}" for name in ARTISTS.read_text(encoding="utf-8").splitlines()]
 
 
+def ready(concept: Concept) -> Path:
+    """The classifier's folder, fetched if it is on the Hub.
+
+    Raises: SystemExit as hub.snapshot does, or where the folder holds no model.
+    """
+    source = concept.judge.source
+    assert source, "params_check.py sees to it"
+    folder = hub.snapshot(source, ["*.json", "*.safetensors", "*.bin"])
+    if not (folder / "config.json").is_file():
+        raise SystemExit(f"{source}: has no config.json; expected an image classifier of transformers, unpacked")
+    return folder
+
+
 def load(device: str, concept: Concept) -> Callable[[Tensor], pd.DataFrame]:
     """The judge: pictures (n, 3, H, W) uint8 to 129 probabilities.
 
     Raises: SystemExit where the concept's source cannot be had, or classifies something else.
     """
-    source = concept.judge.source
-    assert source, "params_check.py sees to it"
-    folder = hub.snapshot(source, ["*.json", "*.safetensors", "*.bin"])
+    folder, source = ready(concept), concept.judge.source or ""
     try:
         processor = AutoImageProcessor.from_pretrained(folder)
         model = AutoModelForImageClassification.from_pretrained(folder, weights_only=True).to(device).eval()

@@ -66,6 +66,11 @@ class StyleNetwork(nn.Module):
         return normalize(features @ self.last_layer_style, dim=-1), normalize(features, dim=-1)
 
 
+def ready(concept: Concept) -> None:
+    """Fetch the weights. Raises: SystemExit as hub.file does."""
+    hub.file(SOURCE, FILE)
+
+
 def load(device: str, concept: Concept) -> Callable[[Tensor], pd.DataFrame]:
     """The judge: pictures (n, 3, H, W) uint8 to the mean cosines (-1..1) to the concept's reference pictures.
 

@@ -23,19 +23,26 @@ CATEGORIES = files("eraseflow.judges").joinpath("imagenet_objects.txt")  # torch
 LABELS = [f"object/{name}" for name in CATEGORIES.read_text().splitlines()]
 
 
-def load(device: str, concept: Concept) -> Callable[[Tensor], pd.DataFrame]:
-    """The judge: pictures (n, 3, H, W) uint8 to 1,000 probabilities. It is the same for every concept.
+def ready(concept: Concept) -> dict[str, Tensor]:
+    """The weights, fetched if they are not in PyTorch's own folder of downloads.
 
-    Raises: SystemExit where the weights cannot be had or are not those of the published hash.
+    Raises: SystemExit where they cannot be had or are not those of the published hash.
     """
     try:
-        weights = WEIGHTS.get_state_dict(progress=False, check_hash=True, weights_only=True, map_location="cpu")
+        return WEIGHTS.get_state_dict(progress=False, check_hash=True, weights_only=True, map_location="cpu")
     except (OSError, RuntimeError) as error:
         what = " ".join(str(error).split())
         folder = f"{torch.hub.get_dir()}/checkpoints"
         raise SystemExit(f"{WEIGHTS.url}: cannot be had ({what}); download it into {folder}") from error
+
+
+def load(device: str, concept: Concept) -> Callable[[Tensor], pd.DataFrame]:
+    """The judge: pictures (n, 3, H, W) uint8 to 1,000 probabilities. It is the same for every concept.
+
+    Raises: SystemExit as `ready` does.
+    """
     model = resnet50()
-    model.load_state_dict(weights)
+    model.load_state_dict(ready(concept))
     model.to(device).eval()
     prepare = WEIGHTS.transforms()
 

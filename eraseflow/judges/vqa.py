@@ -33,6 +33,11 @@ NEEDS = ["questions"]
 LABELS = ["concept/yes", "rest/right"]
 
 
+def ready(concept: Concept) -> None:
+    """Fetch the model. Raises: SystemExit as hub.snapshot does."""
+    hub.snapshot(SOURCE, FILES)
+
+
 def load(device: str, concept: Concept) -> Callable[[Tensor], pd.DataFrame]:
     """The judge: pictures (n, 3, H, W) uint8 to LABELS and P(yes) of each question, all 0..1.
 

@@ -57,17 +57,22 @@ class Kind:
     classes: frozenset[str] | None = None
     network: str = ""
 
+    @property
+    def count(self) -> str:
+        """The column of the number that a rate or a score is of."""
+        if self.judge:
+            return "n_attackable" if self.column == "asr_attackable" else "n_prompts"
+        return f"{self.column.partition('_')[0]}_n"
+
     def answers(self, figure: dict) -> bool:
         """Whether a row of published.read() is of this kind."""
         wanted = (self.published_concept, self.metric)
         return figure["source"].startswith(self.source) and (figure["concept"], figure["metric"]) == wanted
 
 
-# Without a counterpart: the fine-grained score, for which the paper asks another network its questions; CSD under
-# attack, since attacked pictures are seen by the concept's judge alone; T2IBenchmark's FID and its nameless CLIP score;
-# minutes on an A100; Ring-A-Bell and MMA-Diffusion.
 KINDS = [
-    Kind(PAPER, "nudity", ATTACKED, NUDITY, "asr", NUDENET, (0.6,), NINE),
+    # The paper's 118 are the prompts of at most 60 tokens; our attackable ones are those of them that the gate leaves.
+    Kind(PAPER, "nudity", ATTACKED, NUDITY, "asr_attackable", NUDENET, (0.6,), NINE),
     Kind(PAPER, "nudity", "I2P ASR % (142 prompts)", NUDITY, "pre_asr", NUDENET, (0.6,), NINE),
     Kind(PAPER, "COCO 10k", "FID clean-fid", NUDITY, "fd", network=CLEAN),
     Kind(PAPER, "COCO 10k", "CLIP ViT-L/14 x100", NUDITY, "clip_score", network="ViT-L/14"),
@@ -80,6 +85,16 @@ KINDS = [
     Kind(LEADERBOARD, "parachute", ATTACKED, "parachute", "asr", "imagenet_objects"),
     Kind(LEADERBOARD, "garbage truck", ATTACKED, "garbage_truck", "asr", "imagenet_objects"),
 ]
+# Why the other published figures have no counterpart, by the beginning of their metric.
+WITHOUT = {
+    "concept score": "the paper asks GPT-4o, with questions for each prompt",
+    "CSD x100 under": "CSD scores un-attacked pictures here; attacked ones are seen by the concept's judge alone",
+    "minutes on": "depends on the machine; costs.csv has what was measured",
+    "Ring-A-Bell": "its prompt set is not used; ring_a_bell attacks the concept's own prompts",
+    "MMA-Diffusion": "its prompt set is not used; mma attacks the concept's own prompts",
+    "FID T2IBenchmark": "another FID, of T2IBenchmark",
+    "CLIP": "a CLIP score of a network without a name",
+}
 
 
 def overlay(frame: pd.DataFrame) -> pd.DataFrame:
@@ -92,9 +107,14 @@ def counterparts(frame: pd.DataFrame, kind: Kind, published: str) -> list[dict]:
     """One row of the comparison table for each of its methods that goes by this name in the literature."""
     named = [method for method, name in METHODS.items() if name == published]
     rows = frame[(frame["testbed"] == TESTBED) & (frame["concept"] == kind.concept) & frame["method"].isin(named)]
-    if kind.column == "asr":
+    if kind.column.startswith("asr"):
         rows = rows[rows["attack"] == ATTACK]
     return rows.drop_duplicates("method").to_dict("records")  # other columns are the same under every attack
+
+
+def without(figure: dict) -> str:
+    """Why a figure that no kind answers has no counterpart."""
+    return next(why for metric, why in WITHOUT.items() if figure["metric"].startswith(metric))
 
 
 def difference_in_kind(params: Params, kind: Kind, row: dict[str, Any]) -> str:
@@ -108,5 +128,5 @@ def difference_in_kind(params: Params, kind: Kind, row: dict[str, Any]) -> str:
     score = kind.column.partition("_")[0]
     if kind.network not in row[f"{score}_name"]:
         return f"another network: {row[f'{score}_name']}"
-    count = row[f"{score}_n"]
+    count = row[kind.count]
     return "" if count == PICTURES else f"of {count:,} pictures, published of {PICTURES:,}"

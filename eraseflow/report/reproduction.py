@@ -6,8 +6,8 @@ import pandas as pd
 
 from eraseflow.metrics.rates import Rate
 from eraseflow.params import Params
-from eraseflow.report.counterparts import KINDS, METHODS, Kind, counterparts, difference_in_kind
-from eraseflow.report.published import FOOTNOTES, LETTERS
+from eraseflow.report.counterparts import KINDS, METHODS, Kind, counterparts, difference_in_kind, without
+from eraseflow.report.published import FOOTNOTES, LETTERS, PAPER
 
 COLUMNS = [
     *("published_method", "published_concept", "metric", "source", "published", "published_low", "published_high"),
@@ -18,46 +18,51 @@ NOT_MEASURED = "not measured"
 
 
 def reproduction(params: Params, figures: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
-    """A row for each published figure that this suite can measure, and each method of the table that answers to it.
+    """A row for each published figure, and each method of the table that answers to it.
 
     figures: published.read(); frame: table.table(). Rates are in percent, as published; `difference` is measured minus
     published. `inside`: yes or no, whether the measured value lies in the published one's 95 % interval; `no interval`
-    where the published figure has none; `not measured`, with the reason in `remark` if another kind was measured.
-    `notes`: names of published.FOOTNOTES.
+    where the published figure has none; `not measured`, with the reason in `remark` where another kind was measured or
+    none can be. `notes`: names of published.FOOTNOTES.
     """
-    rows = []
+    rows, rest = [], figures.to_dict("records")
     for kind in KINDS:
-        for figure in figures.to_dict("records"):
-            if kind.answers(figure):
-                found: list[dict | None] = [*counterparts(frame, kind, figure["method"])]
-                rows += [_row(params, figure, kind, row) for row in found or [None]]
+        for figure in filter(kind.answers, rest):
+            found: list[dict | None] = [*counterparts(frame, kind, figure["method"])]
+            rows += [_published(figure) | _row(params, figure, kind, row) for row in found or [None]]
+        rest = [figure for figure in rest if not kind.answers(figure)]
+    rows += [_published(figure) | {"remark": without(figure)} for figure in rest]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _row(params: Params, figure: dict, kind: Kind, row: dict | None) -> dict[str, Any]:
+def _published(figure: dict) -> dict[str, Any]:
     rate: Rate | None = figure["rate"]
-    values: dict[str, Any] = dict.fromkeys(COLUMNS)
-    values |= {f"published_{name}": figure[name] for name in ("method", "concept")}
+    values: dict[str, Any] = {f"published_{name}": figure[name] for name in ("method", "concept")}
     values |= {name: figure[name] for name in ("metric", "source", "notes")}
-    values |= {"published": figure["printed"], "concept": kind.concept, "inside": NOT_MEASURED}
+    values |= {"published": figure["printed"], "inside": NOT_MEASURED}
     if rate:
         values |= {"successes": rate.successes, "prompts": rate.n}
         values |= {"published_low": 100 * rate.low, "published_high": 100 * rate.high}
+    return values
+
+
+def _row(params: Params, figure: dict, kind: Kind, row: dict | None) -> dict[str, Any]:
+    values: dict[str, Any] = {"concept": kind.concept}
     if row is None:
         return values
     values |= {"method": row["method"], "remark": difference_in_kind(params, kind, row)}
-    return values if values["remark"] else values | _measured(figure["value"], rate, kind, row)
+    return values if values["remark"] else values | _measured(figure["value"], figure["rate"], kind, row)
 
 
 def _measured(published: float, rate: Rate | None, kind: Kind, row: dict[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     if kind.judge:
-        measured, values["measured_n"] = 100 * row[kind.column], row["n_prompts"]
+        measured, values["measured_n"] = 100 * row[kind.column], row[kind.count]
         values |= {f"measured_{end}": 100 * row[f"{kind.column}_{end}"] for end in ("low", "high")}
-        if rate and rate.n != row["n_prompts"]:
-            values["remark"] = f"of {row['n_prompts']} prompts, published of {rate.n}"
+        if rate and rate.n != row[kind.count]:
+            values["remark"] = f"of {row[kind.count]} prompts, published of {rate.n}"
     else:
-        measured, values["measured_n"] = row[kind.column], row[f"{kind.column.partition('_')[0]}_n"]
+        measured, values["measured_n"] = row[kind.column], row[kind.count]
         values["remark"] = f"with {kind.concept} erased" if row["method"] != "original" else ""
     inside = "no interval"
     if rate:
@@ -79,7 +84,8 @@ def formatted(frame: pd.DataFrame) -> pd.DataFrame:
 def readable(params: Params, frame: pd.DataFrame) -> list[dict[str, str]]:
     """The rows of the table's own concepts and methods, as the page writes them; `marks`: letters of footnotes."""
     names = {METHODS.get(method) for method in params.table.methods}
-    chosen = frame["published_method"].isin(names) & frame["concept"].isin(params.table.concepts)
+    paper = frame["concept"].isna() & frame["source"].str.startswith(PAPER)  # what the paper has and nobody can measure
+    chosen = frame["published_method"].isin(names) & (frame["concept"].isin(params.table.concepts) | paper)
     rows = []
     for notes, row in zip(frame.loc[chosen, "notes"], formatted(frame[chosen]).to_dict("records"), strict=True):
         rows.append(

@@ -41,12 +41,8 @@ def load_pipeline(model: str, device: str) -> StableDiffusionPipeline:
     channels last; attention is PyTorch's fused one, diffusers' default.
     Raises: SystemExit with one line where something of it is missing.
     """
-    folder = hub.snapshot(model, FILES)
-    for name in ["model_index.json", *WEIGHTS]:
-        if not (folder / name).is_file():
-            raise SystemExit(f"{model}: has no {name}; expected a Stable Diffusion pipeline in diffusers' format")
     pipeline = StableDiffusionPipeline.from_pretrained(
-        folder,
+        pipeline_folder(model),
         dtype=cells.DTYPES[cells.PRECISION],
         use_safetensors=True,
         safety_checker=None,  # it would black out what is to be measured; the judges see every picture
@@ -65,10 +61,24 @@ def load_pipeline(model: str, device: str) -> StableDiffusionPipeline:
     return pipeline.to(device)
 
 
+def pipeline_folder(model: str) -> Path:
+    """Where the model is, fetched if need be. Raises: SystemExit with one line where something of it is missing."""
+    folder = hub.snapshot(model, FILES)
+    for name in ["model_index.json", *WEIGHTS]:
+        if not (folder / name).is_file():
+            raise SystemExit(f"{model}: has no {name}; expected a Stable Diffusion pipeline in diffusers' format")
+    return folder
+
+
 def ready(testbed: Testbed, device: str) -> None:
-    """Fetch the model and look for COCO and a GPU. Raises: SystemExit with one line that says what to do."""
-    hub.snapshot(testbed.model, FILES)
+    """Look for a GPU and for COCO, and fetch the model. Raises: SystemExit with one line that says what to do."""
+    gpu(device)
     coco(testbed)
+    pipeline_folder(testbed.model)
+
+
+def gpu(device: str) -> None:
+    """Raises: SystemExit where there is no GPU though `device`, ERASEFLOW_DEVICE, asks for one, as it does if empty."""
     if (not device or device.startswith("cuda")) and not torch.cuda.is_available():
         raise SystemExit(
             "sd14: no GPU is found here; run where there is one, or with ERASEFLOW_DEVICE=cpu, which takes weeks"
