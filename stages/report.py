@@ -14,13 +14,15 @@ def main() -> None:
     )
     parser.add_argument("--judges", type=Path, required=True, help="judges.json with the judges' cards")
     parser.add_argument("--base", type=Path, required=True, help="folder with losses.png and samples.png")
+    parser.add_argument("--reference", type=Path, required=True, help="reference.json of the real pictures")
     parser.add_argument("--out", type=Path, required=True, help="folder of the report; its other files stay")
     options = parser.parse_args()
 
     from eraseflow import params
     from eraseflow.report import build
 
-    build(params.load(), options.cells, options.concepts, options.judges, options.base, options.out)
+    paths = options.cells, options.concepts, options.judges, options.base, options.reference, options.out
+    build(params.load(), *paths)
 
 
 if __name__ == "__main__":

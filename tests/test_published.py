@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Annotation, Text
-from test_report import METHODS, References, make_cell, make_concept, make_params, make_png
+from test_report import METHODS, References, make_cell, make_concept, make_params, make_png, rest
 
 from eraseflow.metrics.rates import Rate
 from eraseflow.params import Params
@@ -337,11 +337,12 @@ def report(tmp_path_factory) -> Path:
         scores.write_text(scores.read_text().replace("FD emoji-clip", "FID clean-fid"))
     (root / "judges.json").write_text("{}")
     (root / "base").mkdir()
+    (root / "reference.json").write_text('{"pictures": 288, "sha256": "0123456789abcdef"}')
     for name in ("losses", "samples"):
         (root / "base" / f"{name}.png").write_bytes(make_png(rng, 64))
     params = on_sd14(["object/unicorn"], 0.5, "emoji_classifier")
     make_concept(root / "concepts" / "nudity")
-    build(params, root / "cells", root / "concepts", root / "judges.json", root / "base", root / "reports")
+    build(params, root / "cells", root / "concepts", root / "judges.json", *rest(root), root / "reports")
     return root / "reports"
 
 
@@ -368,7 +369,7 @@ def test_threshold_curves_leave_with_their_concept(report, tmp_path):
     for method in METHODS:
         make_cell(cells / "unicorn" / method, "unicorn", method)
     make_concept(tmp_path / "concepts" / "unicorn")
-    build(make_params(concepts=["unicorn"]), cells, tmp_path / "concepts", root / "judges.json", root / "base", out)
+    build(make_params(concepts=["unicorn"]), cells, tmp_path / "concepts", root / "judges.json", *rest(root), out)
     assert [path.name for path in (out / "sweep").iterdir()] == ["curves.csv"]
     assert len((out / "sweep" / "curves.csv").read_text().splitlines()) == 1
     page = (out / "index.html").read_text()

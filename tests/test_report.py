@@ -129,6 +129,7 @@ def inputs(tmp_path_factory):
     card = "A convolutional network of 0.3 M weights <b>trained</b> on augmented pictures."
     (root / "judges.json").write_text(json.dumps({"emoji_classifier": {"card": card, "accuracies": accuracies}}))
     (root / "base").mkdir()
+    (root / "reference.json").write_text(json.dumps({"pictures": 288, "sha256": "0123456789abcdef" * 4}))
     for name in ("losses", "samples"):
         (root / "base" / f"{name}.png").write_bytes(make_png(np.random.default_rng(0), 64))
     return root
@@ -145,8 +146,12 @@ def report(inputs, tmp_path_factory):
     return out
 
 
+def rest(inputs: Path) -> tuple[Path, Path]:
+    return inputs / "base", inputs / "reference.json"
+
+
 def run(inputs: Path, out: Path, params: Params | None = None) -> None:
-    build(params or make_params(), inputs / "cells", inputs / "concepts", inputs / "judges.json", inputs / "base", out)
+    build(params or make_params(), inputs / "cells", inputs / "concepts", inputs / "judges.json", *rest(inputs), out)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -236,7 +241,7 @@ def test_missing_cell_is_one_line_and_leaves_the_report(inputs, report, tmp_path
         missing.unlink()
         before = contents(report.parent)
         with pytest.raises(SystemExit) as error:
-            build(make_params(), cells, inputs / "concepts", inputs / "judges.json", inputs / "base", report)
+            build(make_params(), cells, inputs / "concepts", inputs / "judges.json", *rest(inputs), report)
         assert str(missing) in str(error.value) and "\n" not in str(error.value)
         assert contents(report.parent) == before
         missing.write_bytes(kept)
@@ -388,7 +393,7 @@ def test_wrong_cards_are_one_line(inputs, tmp_path, accuracy):
     judges = tmp_path / "judges.json"
     judges.write_text(json.dumps({"emoji_classifier": {"card": "A network.", "accuracies": [accuracy]}}))
     with pytest.raises(SystemExit, match=r"judges\.json: emoji_classifier: expected card and accuracies"):
-        build(make_params(), inputs / "cells", inputs / "concepts", judges, inputs / "base", tmp_path / "reports")
+        build(make_params(), inputs / "cells", inputs / "concepts", judges, *rest(inputs), tmp_path / "reports")
     assert not (tmp_path / "reports").exists()
 
 

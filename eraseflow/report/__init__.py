@@ -29,7 +29,9 @@ TRAINING = f"training/{REFERENCE}.png"
 SWEEP = "sweep/asr_by_threshold"
 
 
-def build(params: Params, cells: Path, concepts: Path, judges_json: Path, base_report_folder: Path, out: Path) -> None:
+def build(
+    params: Params, cells: Path, concepts: Path, judges_json: Path, base: Path, reference_json: Path, out: Path
+) -> None:
     """Write the tables, metrics.json, the figures, grids/ and index.html into `out`.
 
     All is made beside `out` first, so that a failure leaves the last report as it was. Other files in `out` stay,
@@ -57,7 +59,8 @@ def build(params: Params, cells: Path, concepts: Path, judges_json: Path, base_r
             orders=pareto.orders(params, figures, frame),
         )
         _write_lists(found, made)
-        html = page.render(params, found, cells, concepts, judges_json, base_report_folder, made)
+        read = page.Read(cells, concepts, judges_json, base, reference_json, drawn=made)
+        html = page.render(params, found, read)
         (made / "index.html").write_text(html, encoding="utf-8")
         _replace(made, out)
 

@@ -45,8 +45,22 @@ class Findings:
     orders: pd.DataFrame
 
 
-def render(params: Params, found: Findings, cells: Path, concepts: Path, judges: Path, base: Path, drawn: Path) -> str:
-    """The page as HTML text. `drawn` is the folder in which the figures and grids of this report already are.
+@dataclass(frozen=True)
+class Read:
+    """The files that the page reads beside that: folders of cells, of concepts and of what was measured of the base
+    model, the judges' cards, reference.json of the real pictures, and `drawn`, with this report's figures and grids.
+    """
+
+    cells: Path
+    concepts: Path
+    judges: Path
+    base: Path
+    reference: Path
+    drawn: Path
+
+
+def render(params: Params, found: Findings, read: Read) -> str:
+    """The page as HTML text.
 
     Raises: CellError where a picture or the judges' file is missing or has other contents.
     """
@@ -58,7 +72,7 @@ def render(params: Params, found: Findings, cells: Path, concepts: Path, judges:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    training = drawn / "training" / f"{REFERENCE}.png"
+    training = read.drawn / "training" / f"{REFERENCE}.png"
     return environment.get_template("page.html.j2").render(
         params=params,
         testbed=params.testbeds[params.table.testbed],
@@ -80,9 +94,12 @@ def render(params: Params, found: Findings, cells: Path, concepts: Path, judges:
         caution=pareto.CAUTION,
         orders=found.orders.to_dict("records"),
         training=_picture(training) if training.is_file() else None,
-        concepts=[_concept(params, found, cells, concepts, name, drawn) for name in params.table.concepts],
-        judges=_judges(judges),
-        base={name: _picture(base / f"{name}.png") for name in ("losses", "samples")},
+        concepts=[
+            _concept(params, found, read.cells, read.concepts, name, read.drawn) for name in params.table.concepts
+        ],
+        judges=_judges(read.judges),
+        real=read_json(read.reference, ["pictures", "sha256"]),
+        base={name: _picture(read.base / f"{name}.png") for name in ("losses", "samples")},
         versions={name: version(name) for name in PACKAGES},
     )
 
