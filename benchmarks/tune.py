@@ -27,7 +27,7 @@ GRIDS = {
         {"negative_guidance": guidance, "learning_rate": rate} for guidance, rate in product((1.0, 5.0), (8e-4, 1.6e-3))
     ],
     "esd_u": [
-        {"negative_guidance": guidance, "learning_rate": rate} for guidance, rate in product((1.0, 5.0), (2e-4, 4e-4))
+        {"negative_guidance": guidance, "learning_rate": rate} for guidance, rate in product((1.0, 5.0), (1e-4, 2e-4))
     ],
     "sld": [{"threshold": threshold, "momentum_scale": scale} for threshold, scale in product((0.3, 1.0), (0.5, 0.7))],
     "safree": [{"alpha": alpha, "gamma": gamma} for alpha, gamma in product((0.01, 0.05), (12.0, 24.0))],
