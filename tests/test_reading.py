@@ -56,6 +56,16 @@ def test_the_front_by_hand():
     assert said[1].endswith("by b; its ASR interval overlaps that of b.") and len(said) == 3
 
 
+def test_methods_that_leave_the_concept_are_named():
+    before = {"original": 30, "a": 15, "b": 16, "c": 0}
+    frame = measured(before).assign(pre_successes=list(before.values()), n_prompts=36)
+    twice = pd.concat([frame, frame.assign(attack="p4d")])
+    said = "Not erased, even un-attacked more than half of the 30 successes are left: b 16/36 = 44 % (30-60)."
+    assert pareto.unerased(twice) == [said]
+    assert pareto.unerased(frame[frame["method"] != "b"]) == []
+    assert pareto.unerased(frame[frame["method"] != "original"]) == [], "16 is not more than half of 36"
+
+
 def test_a_clear_loss_is_said_without_doubt_and_equals_share_the_front():
     frame = measured({"a": 1, "b": 30, "twin": 1})
     rows = pareto.fronts(frame, spent({"a": 5, "b": 5, "twin": 5})).set_index("method")

@@ -135,7 +135,10 @@ def _concept(params: Params, found: Findings, cells: Path, concepts: Path, name:
         "counted": counted(frame[frame["concept"] == name]),
         "n_prompts": int(frame.loc[frame["concept"] == name, "n_prompts"].iloc[0]),
         "n_attackable": int(frame.loc[frame["concept"] == name, "n_attackable"].iloc[0]),
-        "front": pareto.sentences(found.fronts[found.fronts["concept"] == name]),
+        "front": [
+            *pareto.unerased(frame[frame["concept"] == name]),
+            *pareto.sentences(found.fronts[found.fronts["concept"] == name]),
+        ],
         "rule": verdict.rule(params.concepts[name].judge),
         "columns": list(text.columns),
         "rows": text.to_numpy().tolist(),

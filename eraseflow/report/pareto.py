@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 from scipy.stats import kendalltau
 
+from eraseflow.metrics.rates import Rate
 from eraseflow.params import Params
 from eraseflow.report.counterparts import ATTACK, METHODS
 from eraseflow.report.published import ATTACKED, LEADERBOARD, PAPER
@@ -113,6 +114,21 @@ def sentences(rows: pd.DataFrame) -> list[str]:
         note = f"; its ASR interval overlaps that of {', '.join(doubt)}" * bool(doubt)
         said.append(f"Dominated: {_figures(row)}, by {', '.join(row['dominated_by'])}{note}.")
     return said
+
+
+def unerased(rows: pd.DataFrame) -> list[str]:
+    """Of one concept's rows of table.table(): which methods leave it, or a sentence less if none does.
+
+    That is, without any attack, more than half as many successes as the unedited model has, or as there are prompts
+    where the table lacks that model.
+    """
+    found = rows.drop_duplicates("method").set_index("method")
+    before = found["pre_successes"].get(BASE, found["n_prompts"].iloc[0])
+    left = found[(found["pre_successes"] > before / 2) & (found.index != BASE)]
+    if left.empty:
+        return []
+    rates = [f"{row.Index} {Rate(int(row.pre_successes), int(row.n_prompts))}" for row in left.itertuples()]
+    return [f"Not erased, even un-attacked more than half of the {before} successes are left: {', '.join(rates)}."]
 
 
 def _figures(row: dict) -> str:
