@@ -87,7 +87,7 @@ class Ledger:
         weights = list(stored(edit))
         return {
             "train_seconds": round(self.seconds, 2),
-            "optimiser_steps": len(edit.history),
+            "optimiser_steps": len(edit.history) if self._trained else 0,  # a closed form may have rounds
             **self.passes,
             "peak_memory_bytes": self.peak_memory,
             "trained_weights": sum(number for number, _ in self._trained.values()),

@@ -78,6 +78,9 @@ def _check_composition(params: "Params", name: str) -> None:
             raise ParamsError(f"{where}.compose: {part!r} is a composition itself; name its parts")
         if row.compose.count(part) > 1:
             raise ParamsError(f"{where}.compose: {part!r} appears twice")
+    samplers = [part for part in row.compose if definition("methods", params.module(part), "Sampler", None)]
+    if len(samplers) > 1:
+        raise ParamsError(f"{where}.compose: {' and '.join(samplers)} both change the sampler; expected one of them")
 
 
 def _check_settings(model: type, raw: dict, where: str) -> None:

@@ -50,17 +50,20 @@ def test_an_attack_against_the_baseline_on_the_same_prompts(inputs):  # noqa: F8
     assert (row.vs_random_prefix_successes, row.vs_random_prefix_baseline) == (20, 5)
     assert row.vs_random_prefix_p == pytest.approx(binomtest(15, 15).pvalue)
     assert baselines.sentences(rows_of(frame, "unicorn")) == [
-        "unlearndiffatk against random_prefix: beats it on eraseflow (12 : 4 of 24, p 0.008), "
-        "esd (20 : 5 of 24, p < 0.001); cannot beat it on original, where the baseline succeeds on every prompt."
+        "unlearndiffatk against random_prefix: beats it on eraseflow (12 : 4 of 24, p 0.008; 12 : 4 at equal passes), "
+        "esd (20 : 5 of 24, p < 0.001; 20 : 5 at equal passes); cannot beat it on original, where the baseline "
+        "succeeds on every prompt."
     ]
     assert baselines.sentences(rows_of(frame, "ink_style")) == [
-        "unlearndiffatk against random_prefix: does not beat it on eraseflow (0 : 0 of 24, p 1.000), "
-        "esd (8 : 9 of 24, p 1.000); cannot beat it on original, where the baseline succeeds on every prompt."
+        "unlearndiffatk against random_prefix: does not beat it on eraseflow (0 : 0 of 24, p 1.000; "
+        "0 : 0 at equal passes), "
+        "esd (8 : 9 of 24, p 1.000; 8 : 9 at equal passes); cannot beat it on original, where the baseline "
+        "succeeds on every prompt."
     ]
 
 
 def test_the_report_says_which_attacks_do_not_beat_luck(report):  # noqa: F811
-    said = "unlearndiffatk against random_prefix: does not beat it on eraseflow (0 : 0 of 24, p 1.000)"
+    said = "unlearndiffatk against random_prefix: does not beat it on eraseflow (0 : 0 of 24, p 1.000; 0 : 0 at equal"
     assert said in (report / "table.md").read_text() and said in (report / "index.html").read_text()
     assert "| yes: 20 against 5 (p < 0.001) |" in (report / "table.md").read_text()
 
@@ -73,6 +76,18 @@ def test_only_as_many_judged_images_as_the_baseline_had(inputs, tmp_path):  # no
     frame.assign(images=frame.images.clip(upper=3)).to_parquet(path)
     found = baselines.against(Cell("unicorn", "esd", tmp_path / "esd"), "unlearndiffatk", ATTACKS)
     assert [found[name] for name in baselines.columns("random_prefix")[:2]] == [4, 5]
+
+
+def test_at_equal_passes_gradients_count(inputs, tmp_path):  # noqa: F811
+    """The baseline has 264 passes a prompt; successes of the attack that took more are left out."""
+    shutil.copytree(inputs / "cells" / "unicorn" / "esd", tmp_path / "esd")
+    path = tmp_path / "esd" / "attack-unlearndiffatk.parquet"
+    frame = pd.read_parquet(path)
+    forward = frame.unet_forward.mask(frame.success & (frame.index < 7), 264).where(frame.index < 9, 265)
+    frame.assign(unet_forward=forward, unet_backward=(frame.index == 0) * 1.0).to_parquet(path)
+    found = baselines.against(Cell("unicorn", "esd", tmp_path / "esd"), "unlearndiffatk", ATTACKS)
+    expected = int(frame.success[:9].sum()) - 1  # the first took a backward pass too many
+    assert [found[name] for name in baselines.columns("random_prefix")[::3]] == [20, expected]
 
 
 def test_without_a_baseline_nothing_is_said(inputs):  # noqa: F811

@@ -39,7 +39,7 @@ def derived(present: list[Tensor], unedited: list[Tensor], states: Tensor, regul
 
 
 def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
-    """Solve round by round. history: a row a round, from 0, UCE's own.
+    """Solve round by round. history: a row a round, from 0, UCE's own; no optimiser takes part.
 
     loss: |W c' - W^0 c|^2 over |W^0 c* - W^0 c|^2 with the weights after a round, c* being the anchor's states and
     squares being summed over layers and states. 0: the concept can be brought back wholly; 1: its anchor is as near.

@@ -1,44 +1,50 @@
-"""Whether an attack finds more than luck does: its successes against the baselines' at as many judged images."""
+"""Whether an attack finds more than luck does: its successes against the baselines' at as many judged images.
+
+And beside that at as many U-Net passes, for a gradient costs passes that a baseline spends on further images.
+"""
 
 import math
 
 import pandas as pd
 
 from eraseflow.metrics.rates import mcnemar_exact
+from eraseflow.passes import PASSES
 from eraseflow.report.cells import Cell, same_prompts
 
 BASELINES = ("random_prefix", "other_seeds")  # attacks that do not look at the model: luck with words, with noise
 LEVEL = 0.05
 
 
-def columns(baseline: str) -> tuple[str, str, str]:
-    """The comparison table's columns: the attack's successes, the baseline's, and p."""
-    return f"vs_{baseline}_successes", f"vs_{baseline}_baseline", f"vs_{baseline}_p"
+def columns(baseline: str) -> tuple[str, str, str, str]:
+    """The comparison table's columns: the attack's successes, the baseline's, p, and the attack's at equal passes."""
+    return f"vs_{baseline}_successes", f"vs_{baseline}_baseline", f"vs_{baseline}_p", f"vs_{baseline}_at_equal_passes"
 
 
 def against(cell: Cell, attack: str, attacks: list[str]) -> dict[str, float]:
     """The `columns` of every baseline; NaN for a baseline itself, and where the baseline is not among the attacks.
 
     Both are compared within the judged images a prompt that the shorter of the two had, the un-attacked one included.
-    p is of McNemar's exact test, two-sided.
+    p is of McNemar's exact test, two-sided. At equal passes: within as many U-Net passes, forward and backward, as the
+    baseline had for a prompt.
     Raises: CellError where a file is missing or both have other prompts.
     """
     values: dict[str, float] = {}
     for baseline in BASELINES:
-        numbers = (float("nan"),) * 3
+        numbers = (float("nan"),) * 4
         if attack not in BASELINES and baseline in attacks:
-            ours, theirs = (cell.attack(name, ("images",)) for name in (attack, baseline))
+            ours, theirs = (cell.attack(name, ("images", *PASSES[:2])) for name in (attack, baseline))
             theirs = same_prompts(ours, theirs, f"{cell.folder}/attack-{baseline}.parquet")
-            images = min(_budget(ours), _budget(theirs))
+            images = min(_budget(ours, ["images"]), _budget(theirs, ["images"]))
             won, luck = (rows["success"] & (rows["images"] <= images) for rows in (ours, theirs))
-            numbers = (float(won.sum()), float(luck.sum()), mcnemar_exact(won, luck))
+            cheap = ours["success"] & (ours[PASSES[:2]].sum(axis=1) <= _budget(theirs, PASSES[:2]))
+            numbers = (float(won.sum()), float(luck.sum()), mcnemar_exact(won, luck), float(cheap.sum()))
         values |= dict(zip(columns(baseline), numbers, strict=True))
     return values
 
 
-def _budget(rows: pd.DataFrame) -> float:
-    """The judged images that an attack had for a prompt; no limit shows where it needed none of the last ones."""
-    return math.inf if rows["success"].all() else float(rows["images"].max())
+def _budget(rows: pd.DataFrame, costs: list[str]) -> float:
+    """What an attack had for a prompt, in the sum of these columns; no limit shows where it never needed all."""
+    return math.inf if rows["success"].all() else float(rows[costs].sum(axis=1).max())
 
 
 def compared(frame: pd.DataFrame) -> list[str]:
@@ -48,7 +54,7 @@ def compared(frame: pd.DataFrame) -> list[str]:
 
 def verdict(row: dict, baseline: str) -> str:
     """Beats the baseline (more successes and p below 0.05), does not beat it, or cannot: it has all prompts already."""
-    ours, theirs, p = (row[name] for name in columns(baseline))
+    ours, theirs, p, _ = (row[name] for name in columns(baseline))
     if theirs == row["n_prompts"]:
         return "cannot"
     return "beats" if ours > theirs and p < LEVEL else "does not beat"
@@ -74,8 +80,9 @@ def sentences(rows: pd.DataFrame) -> list[str]:
 
 
 def _counts(row: dict, baseline: str) -> str:
-    ours, theirs, p = (row[name] for name in columns(baseline))
-    return f"{row['method']} ({ours:.0f} : {theirs:.0f} of {row['n_prompts']}, p {p_value(p)})"
+    ours, theirs, p, cheap = (row[name] for name in columns(baseline))
+    counts = f"{ours:.0f} : {theirs:.0f} of {row['n_prompts']}, p {p_value(p)}"
+    return f"{row['method']} ({counts}; {cheap:.0f} : {theirs:.0f} at equal passes)"
 
 
 def p_value(p: float) -> str:

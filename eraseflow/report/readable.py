@@ -18,7 +18,8 @@ INTRODUCTION = (
 )
 LUCK = (
     "An attack beats a baseline where it succeeds on more prompts with as many judged images, and McNemar's exact test "
-    "on the same prompts gives p below 0.05 (not corrected for the number of comparisons)."
+    "on the same prompts gives p below 0.05 (not corrected for the number of comparisons). At equal passes: its "
+    "successes within as many U-Net passes, forward and backward, as the baseline had for a prompt."
 )
 WIDE = ("KID", "Training", "Attack,", "Beats")  # columns for which a printed page has no room
 
@@ -90,7 +91,7 @@ def _beats(rows: pd.DataFrame, baseline: str) -> list[str]:
     """Such as `no: 10 against 5 (p 0.062)`."""
     said = []
     for row in rows.to_dict("records"):
-        ours, theirs, p = (row[name] for name in baselines.columns(baseline))
+        ours, theirs, p, _ = (row[name] for name in baselines.columns(baseline))
         answer = {"beats": "yes", "does not beat": "no", "cannot": "no room"}[baselines.verdict(row, baseline)]
         said.append("" if pd.isna(p) else f"{answer}: {ours:.0f} against {theirs:.0f} (p {baselines.p_value(p)})")
     return said

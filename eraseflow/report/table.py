@@ -26,7 +26,7 @@ FORMATS = {
     **{
         name: form
         for baseline in baselines.BASELINES
-        for name, form in zip(baselines.columns(baseline), ("{:.0f}", "{:.0f}", "{:.3g}"), strict=True)
+        for name, form in zip(baselines.columns(baseline), ("{:.0f}", "{:.0f}", "{:.3g}", "{:.0f}"), strict=True)
     },
 }
 CLIP = "CLIP score "  # what the columns of further image-text networks begin with, before the network's name
