@@ -128,7 +128,7 @@ def test_the_projects_own_file_is_right(monkeypatch):
         ("methods.a+b", put({"compose": ["esd", "safre"]}), "methods.a+b.compose", "did you mean 'safree'"),
         ("methods.a+b", put({"compose": ["esd", "eraseflow+safree"]}), "a+b.compose", "is a composition itself"),
         ("methods.a+b", put({"compose": ["esd", "esd"]}), "methods.a+b.compose", "'esd' appears twice"),
-        ("methods.a+b", put({"compose": ["sld", "safree"]}), "methods.a+b.compose", "sld and safree both change the sampler"),
+        ("methods.a+b", put({"compose": ["sld", "safree"]}), "a+b.compose", "sld and safree both change the sampler"),
         ("methods.a+b", put({"compose": ["esd"]}), "methods.a+b.compose", "at least 2 items"),
         ("methods.a+b", put({"compose": ["esd", "uce"], "emoji": {}}), "methods.a+b", "has settings for 'emoji'"),
         ("methods.a+", put({"compose": ["esd", "uce"]}), "methods.a+:", "underscores and a + between, found 'a+'"),
