@@ -29,7 +29,7 @@ def definition(family: str, module: str, name: str, default: Any = _REQUIRED) ->
     """
     spec = importlib.util.find_spec(f"eraseflow.{family}.{module}")
     assert spec and spec.origin
-    needed = _needed(ast.parse(Path(spec.origin).read_text()).body, name)
+    needed = _needed(_top(spec.origin), name)
     if not needed and default is not _REQUIRED:
         return default
     space: dict[str, Any] = {"__name__": spec.name}
@@ -41,6 +41,16 @@ def definition(family: str, module: str, name: str, default: Any = _REQUIRED) ->
     if not hasattr(whole, name):
         raise ParamsError(f"{spec.origin}: defines no {name}")
     return getattr(whole, name)
+
+
+def defines(family: str, module: str, name: str) -> bool:
+    """Whether eraseflow/<family>/<module>.py defines a name at its top; nothing of it is executed."""
+    spec = importlib.util.find_spec(f"eraseflow.{family}.{module}")
+    return bool(spec and spec.origin and any(name in _defined(node) for node in _top(spec.origin)))
+
+
+def _top(path: str) -> list[ast.stmt]:
+    return ast.parse(Path(path).read_text()).body
 
 
 def _needed(top: list[ast.stmt], name: str) -> list[ast.stmt]:

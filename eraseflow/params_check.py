@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, get_args
 
 from eraseflow import prompt_files, questions
 from eraseflow.csv_files import inside
-from eraseflow.definitions import definition, names
+from eraseflow.definitions import defines, definition, names
 from eraseflow.mistakes import ParamsError, nearest, read
 from eraseflow.safety import blocked
 
@@ -78,7 +78,7 @@ def _check_composition(params: "Params", name: str) -> None:
             raise ParamsError(f"{where}.compose: {part!r} is a composition itself; name its parts")
         if row.compose.count(part) > 1:
             raise ParamsError(f"{where}.compose: {part!r} appears twice")
-    samplers = [part for part in row.compose if definition("methods", params.module(part), "Sampler", None)]
+    samplers = [part for part in row.compose if defines("methods", params.module(part), "Sampler")]
     if len(samplers) > 1:
         raise ParamsError(f"{where}.compose: {' and '.join(samplers)} both change the sampler; expected one of them")
 
