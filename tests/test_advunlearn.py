@@ -17,6 +17,12 @@ SETTINGS = {
 }  # fmt: skip
 
 
+def test_some_steps_must_have_a_prefix():
+    assert advunlearn.Settings(**SETTINGS | {"warmup": 29}).warmup == 29
+    with pytest.raises(ValueError, match="warmup 30 leaves none of 30 iterations with a prefix"):
+        advunlearn.Settings(**SETTINGS | {"warmup": 30})
+
+
 def tokens_of(pipeline, text: str) -> list[int]:
     return pipeline.tokenizer(text, add_special_tokens=False).input_ids
 
@@ -89,7 +95,7 @@ def test_without_prompts_to_retain_it_is_one_line(pipeline, concept):
 def text_edit() -> Edit:
     from conftest import CONCEPT
 
-    return advunlearn.erase(miniature(), CONCEPT, advunlearn.Settings(**SETTINGS | {"iterations": 2}), 0)
+    return advunlearn.erase(miniature(), CONCEPT, advunlearn.Settings(**SETTINGS | {"iterations": 3}), 0)
 
 
 @every_attack

@@ -11,12 +11,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Annotation, Text
 from test_report import METHODS, References, make_cell, make_concept, make_params, make_png, rest
 
+from eraseflow.judges import csd
 from eraseflow.metrics.rates import Rate
 from eraseflow.params import Params
 from eraseflow.report import build, published, published_figure, sweep
-from eraseflow.report.counterparts import NINE
+from eraseflow.report.counterparts import CSD, NINE
 from eraseflow.report.published import FOOTNOTES, LEADERBOARD, LETTERS, PAPER
 from eraseflow.report.reproduction import formatted, readable, reproduction
+from eraseflow.report.table import ATTACKED_SUMMARY
 
 ATTACKED = "UnlearnDiffAtk ASR %"
 FIGURES = published.read()
@@ -201,6 +203,38 @@ def test_attackable_prompts_that_the_gate_leaves_are_not_those_published():
     of = found(pd.DataFrame([row("eraseflow", **measured, n_attackable=103)])).loc[("EraseFlow", ATTACKED, "eraseflow")]
     assert of["measured"] == pytest.approx(100 * 35 / 103) and of["measured_n"] == 103
     assert of["remark"] == "of 103 prompts, published of 118"
+
+
+def styled(method: str, concept: str, cosine: float, n: int = 50) -> dict:
+    return row(method, concept=concept, n_prompts=n) | {CSD: cosine}
+
+
+def test_the_style_column_is_the_mean_over_both_styles_attacked_pictures():
+    """One of two styles alone is another figure; other attacks' pictures are none of it."""
+    rows = [styled("eraseflow", "van_gogh", 60.0), styled("eraseflow", "caravaggio", 71.0, 49)]
+    rows += [styled("esd", "van_gogh", 68.0), styled("eraseflow", "van_gogh", 99.0) | {"attack": "p4d"}]
+    params = on_sd14()
+    params = params.model_copy(
+        update={"concepts": dict.fromkeys(("van_gogh", "caravaggio"), params.concepts["nudity"])}
+    )
+    of = found(pd.DataFrame(rows), params).xs("CSD x100 under UnlearnDiffAtk", level="metric")
+    both = of.loc[("EraseFlow", "eraseflow")]
+    assert (both["measured"], both["measured_n"], both["inside"]) == (65.5, 99, "no interval")
+    assert both["difference"] == pytest.approx(65.5 - 65.43)
+    assert both["remark"] == "with van_gogh or caravaggio, whose mean this is, erased"
+    alone = of.loc[("ESD", "esd")]
+    assert alone["inside"] == "not measured" and pd.isna(alone["measured"])
+    assert alone["remark"] == "published as the mean with caravaggio, which is not in this table"
+    unscored = found(pd.DataFrame(rows[:2]).drop(columns=CSD), params)
+    unscored = unscored.xs("CSD x100 under UnlearnDiffAtk", level="metric")
+    assert unscored.loc[("EraseFlow", "eraseflow"), "inside"] == "not measured"
+
+
+def test_the_style_columns_name_is_the_judges():
+    column = f"{csd.NAME} cosine x100"
+    assert ATTACKED_SUMMARY + column == CSD
+    scores = pd.DataFrame({"csd/style": [0.5], "csd/backbone": [0.5]})
+    assert column in csd.summary(scores, make_params().concepts["unicorn"])
 
 
 def test_every_published_figure_has_a_row_or_a_reason():

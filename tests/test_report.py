@@ -93,6 +93,7 @@ def make_cell(folder: Path, concept: str, method: str, png=make_png) -> None:
         attacked["png"] = [png(rng) for _ in numbers]
         attacked.to_parquet(folder / f"attack-{attack}.parquet")
         costs = {"seconds": 40.0, "seconds_per_prompt": 2.0 if pre < PROMPTS else None, "attacked": PROMPTS - pre}
+        costs |= {"summary": {"style cosine x100": 20.5 + len(attack)}} if concept == "ink_style" else {}
         (folder / f"attack-{attack}.json").write_text(json.dumps(costs))
     (folder / "costs.json").write_text(json.dumps(TRAINING | {"unet_forward": UNET_FORWARD[method]}))
     fd = {"original": 2.5, "eraseflow": 4.125, "esd": 6.75}[method] * (1 if concept == "unicorn" else 1.5)
@@ -173,8 +174,8 @@ def test_cell_by_hand(report):
     assert line == (
         "emoji,unicorn,fine_grained,esd,unlearndiffatk,24,24,24,0,2,0.1667,0.0668,0.3585,0.8333,0.6415,0.9332,20,4,"
         "0.8333,0.6415,0.9332,20,0.00781,20,5,6.1e-05,20,,,,,"
-        "emoji_classifier top-1,0.9583,0.7976,0.9926,23,24,6.75,FD emoji-clip,24,0.0125,KID emoji-clip,"
-        "0.3125,CLIP score emoji-clip,24,81.25,2.00,"
+        "emoji_classifier top-1,0.9583,0.7976,0.9926,23,24,emoji_classifier top-1,"
+        "6.75,FD emoji-clip,24,0.0125,KID emoji-clip,0.3125,CLIP score emoji-clip,24,81.25,2.00,,"
     )
 
 
@@ -336,9 +337,15 @@ def test_judges_summaries_stand_with_their_concept(report, inputs, tmp_path):
     """Style cosine: of ink_style alone, by judge and method; what only one method has is not shown."""
     rows = pd.read_csv(report / "table.csv").groupby(["concept", "method"])["summary style cosine x100"].first()
     assert rows["ink_style", "eraseflow"] == 12.5 + len("eraseflow") and rows["unicorn"].isna().all()
-    title = "style cosine x100 (target pictures)"
+    rows = pd.read_csv(report / "table.csv").set_index(["concept", "method", "attack"])[
+        "attacked summary style cosine x100"
+    ]
+    assert rows["unicorn"].isna().all()
+    assert all(value == 20.5 + len(attack) for (_, attack), value in rows["ink_style"].items())
     unicorn, ink_style = (report / "table.md").read_text().split("## ink_style")
-    assert title not in unicorn and title in ink_style and "21.5" in ink_style
+    for pictures, value in (("target pictures", "21.5"), ("attacked target pictures", f"{20.5 + len(ATTACKS[0])}")):
+        title = f"style cosine x100 ({pictures})"
+        assert title not in unicorn and title in ink_style and value in ink_style
     assert "style cosine x100" in (report / "index.html").read_text()
     shutil.copytree(inputs / "cells", tmp_path / "cells")
     path = tmp_path / "cells" / "ink_style" / "esd" / "scores.json"

@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_chain import call, cells, clone, edit_params, repro
 
+from eraseflow import images
 from eraseflow.judges import nudenet
 
 pytestmark = pytest.mark.slow
@@ -79,6 +80,7 @@ def miniaturise(folder: Path, weights: Path):
         raw["concepts"]["van_gogh"] |= {
             "judge": {"name": "colour", "counts": ["colour/blue"], "threshold": 0.4}, "scored_by": [],
         }  # fmt: skip
+        raw["concepts"]["nudity"]["scored_by"] = ["colour"]
         raw["concepts"]["pegasus"]["judge"] = {"name": "colour", "counts": ["colour/red"]}
         raw["methods"]["eraseflow"]["sd14"] |= {"epochs": 2, "num_steps": 5}
         raw["methods"]["pretrained"]["sd14"]["sources"] = dict.fromkeys(CONCEPTS, str(weights))
@@ -154,6 +156,19 @@ def test_the_reference_is_of_coco(chain):
     scores = json.loads((chain[0] / "data/cells/pegasus/pretrained/scores.json").read_text())
     assert about["pictures"] == scores["fd_reference_n"] == 8 and scores["fd_n"] == 6
     assert scores["summary"].keys() == {"mean red, %"}
+
+
+def test_attacked_pictures_are_summed_up_by_every_judge_that_does(chain):
+    """By the verdict's own and by those of scored_by, which see the last pictures; the table has a column of each."""
+    folder, title = chain[0], "mean red, %"
+    table = pd.read_csv(folder / "reports" / "table.csv").set_index(["concept", "method"])[f"attacked summary {title}"]
+    for concept in CONCEPTS:
+        cell = folder / f"data/cells/{concept}/eraseflow"
+        attacked = pd.read_parquet(cell / "attack-unlearndiffatk.parquet")
+        colours = (images.from_png(attacked.png).float().mean((2, 3)) / 25).softmax(1)
+        expected = pytest.approx(100 * colours[:, 0].mean().item(), abs=1e-3)
+        assert json.loads((cell / "attack-unlearndiffatk.json").read_text())["summary"] == {title: expected}
+        assert table[concept, "eraseflow"] == pytest.approx(100 * colours[:, 0].mean().item(), rel=1e-4)
 
 
 def test_the_pretrained_weights_are_in_the_pictures(chain):

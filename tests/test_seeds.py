@@ -7,7 +7,8 @@ from eraseflow.report import seeds
 
 
 def table(successes: int, methods: tuple[str, ...] = ("esd", "uce")) -> pd.DataFrame:
-    row = {"concept": "rose", "attack": "p4d", "judge": "eye top-1", "n_prompts": 8, "kept_n": 4, "fd_name": "FD eye"}
+    row = {"concept": "rose", "attack": "p4d", "judge": "eye top-1", "n_prompts": 8, "kept_n": 4}
+    row |= {"kept_judge": "ear top-1", "fd_name": "FD eye"}
     rates = {"pre_asr": 0.125, "pre_successes": 1, "asr": successes / 8, "asr_successes": successes}
     kept = {"kept_accuracy": 0.75, "kept_right": 3, "fd": successes / 3}
     return pd.DataFrame([row | rates | kept | {"method": method} for method in methods])
@@ -36,5 +37,7 @@ def test_the_page_shows_numerators_and_denominators(tmp_path):
     seeds.write([tmp_path / "0.csv", tmp_path / "1.csv"], tmp_path)
     text = (tmp_path / "seeds.md").read_text()
     assert "with 2 seeds" in text and "| ASR ↓ (eye top-1) |" in text
-    assert "| esd | p4d | 12 % (1, 1 of 8) | 44 % (5, 2 of 8) | 75 % (3, 3 of 4) | 1.17 (1.67, 0.667) |" in text
+    assert "| Kept prompts right ↑ (ear top-1) |" in text
+    assert "| 44 %: 5/8 = 62 % (31-86), 2/8 = 25 % (7-59) | 75 %: 3/4 = 75 % (30-95), 3/4 = 75 % (30-95) |" in text
+    assert "| esd | p4d | 12 %: 1/8" in text and "| 1.17 (1.67, 0.667) |" in text
     assert pd.read_csv(tmp_path / "seeds.csv").asr_values.tolist() == ["5 2", "5 2"]

@@ -7,9 +7,12 @@ ones are tried, one place changed in each candidate, and the best becomes the ne
 
 Banned are the words of the concept's targets, alone or within a longer word, so that the prompt passes a filter of
 them; prompts to imitate are the concept's own. The wish is of the unedited encoder, the search reads with the edited
-one; where an edit leaves the text encoder alone, as most do, that is the published attack. Unlike the authors' program:
-all prompts in common batches, the best prompt so far is judged several times on the way, and tokens are such that
-survive being written.
+one; where an edit leaves the text encoder alone, as most do, that is the published attack.
+
+Unlike the authors' program: a candidate's place is random (theirs: as many at each place), and its token is proposed by
+the gradient there (theirs: at the token before, by an index that is one off); the start is of random words, not
+letters; the best prompt so far is judged several times on the way; tokens are such that survive being written (theirs
+drops candidates that are read as another number of tokens); and all prompts go in common batches.
 """
 
 import re

@@ -9,8 +9,11 @@ embedding of each free token; in every pass it is projected to the vocabulary's 
 the projected one moves the continuous one (as Hard Prompts Made Easy, Wen et al. 2023). Variant N replaces the prompt
 by free tokens; K keeps it and puts a free token after every few of its own.
 
-Unlike the authors' program: prompts go in batches, which those that succeed leave; the projection of each round is
-judged, not the best so far; and as text, so free tokens are such that survive being written.
+Unlike the authors' program: no prediction is guided (theirs can guide the edited model's by SLD or a negative prompt,
+but not the wish); learned prompts are padded as drawn ones, not with token 0; K's free tokens stand after the prompt's,
+not before; originals are encoded from [-1, 1], not [0, 1]; each round's projection is judged, not that whose picture is
+nearest to the original by CLIP; and free tokens are such that survive being written. Prompts go in batches, which those
+that succeed leave.
 """
 
 from typing import Literal

@@ -9,9 +9,10 @@ The pairs are the concept's own: those that methods train on, and its prompts wi
 The wish is of the unedited encoder, the search reads with the edited one; where an edit leaves
 the text encoder alone, as most do, that is the published attack.
 
-Unlike the authors' program: the best prompt is judged several times on the way; a candidate that was read before keeps
-its fitness (theirs reads all anew), all prompts' candidates are read in common batches, and
-tokens are such that survive being written.
+Unlike the authors' program: parents stay as they are and each generation has as many children as parents, one of each
+random pair or a copy of one (theirs: two of each pair, for half of the parents, and parents mutate too, so that the
+best may be lost); the best prompt is judged several times on the way; and tokens are such that survive being written.
+A candidate that was read before keeps its fitness, and all prompts' candidates are read in common batches.
 """
 
 from collections.abc import Sequence

@@ -11,8 +11,8 @@ guidance in the loss.
 
 Unlike it: prompts go through the networks in batches, which those that succeed leave. There is no one-hot row to
 multiply with the vocabulary's table: forward, the token's embedding is looked up; backward, its gradient times the
-table is the gradient of the distribution. The prefix is judged as text, as a person would paste it, so it is made of
-tokens that survive being written.
+table is the gradient of the distribution, not clamped to [-1, 1]. The projection is exact, not by a bisection that
+leaves sums near 1. The prefix is judged as text, as there, but made of tokens that survive being written.
 """
 
 import torch

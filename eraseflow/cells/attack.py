@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from eraseflow import prompts, rounds, sampling, verdict
+from eraseflow import images, prompts, rounds, sampling, verdict
 from eraseflow.cells import DEVICE, PRECISION, batch, flags, module, setting
 from eraseflow.edits import Edit
 from eraseflow.params import Concept, Params, SamplingSettings, Testbed
@@ -22,8 +22,9 @@ COLUMNS = ["prompt_id", "prompt", "seed", "guidance", "attackable"]
 
 
 def attack(params: Params, concept: str, prompts_csv: Path, edit: Path, attack: str, out: Path) -> None:
-    """Attack the weights just trained: `out` (a parquet, a row a target prompt) and the same name .json (costs).
+    """Attack the weights just trained: `out` (a parquet, a row a target prompt) and the same name .json.
 
+    That has the costs and, where the concept's judges sum up pictures, what they say of the attacked ones.
     All prompts that may be used are attacked; `attackable` says which of them UnlearnDiffAtk, as published, attacks.
     """
     entry, testbed, world = setting(params, concept)
@@ -51,7 +52,9 @@ def attack(params: Params, concept: str, prompts_csv: Path, edit: Path, attack: 
     )
     results = rounds.run(victim, module("attacks", attack).attack, settings, seed, WORK / name)
     write_parquet(results, out)
-    out.with_suffix(".json").write_text(json.dumps(costs(results), indent=1) + "\n")
+    said = summaries(entry, results)
+    numbers = costs(results) | ({"summary": said} if said else {})
+    out.with_suffix(".json").write_text(json.dumps(numbers, indent=1) + "\n")
     forget(name)
 
 
@@ -77,6 +80,18 @@ def costs(results: pd.DataFrame) -> dict:
         **{name: round(attacked[name].sum()) for name in PASSES},
         "blocked": int(results.blocked.sum()),
     }
+
+
+def summaries(concept: Concept, results: pd.DataFrame) -> dict[str, float]:
+    """What the concept's judges sum up of every prompt's last picture, such as a score of styles under attack."""
+    said: dict[str, float] = {}
+    for name in (concept.judge.name, *concept.scored_by):
+        judging = module("judges", name)
+        if hasattr(judging, "summary"):
+            known = name == concept.judge.name  # its scores stand beside the pictures
+            raw = results if known else judging.load(DEVICE, concept)(images.from_png(results.png))
+            said |= {title: round(value, 4) for title, value in judging.summary(raw, concept).items()}
+    return said
 
 
 @torch.no_grad()

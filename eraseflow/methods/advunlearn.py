@@ -10,13 +10,17 @@ by steps of the gradient's sign; then it erases under that prompt and retains ot
     |eps(x_t, tau(c')) - goal|^2 + gamma |eps(x~_t, tau(c~)) - eps(x~_t, tau_0(c~))|^2,
 
 with ESD's goal (its eq. 7) eps(x_t) - eta (eps(x_t, tau_0(c)) - eps(x_t)), tau_0 being the unedited encoder. As in the
-authors' program the encoder's layers are trained and neither its embeddings nor its last norm, and the first steps
-have no prefix. Unlike it, the prefix starts at random words in every step, the search looks at the latents of its step,
-and the retained prompts are the concept's.
+authors' program the encoder's embeddings are not trained, the first steps have no prefix and, as in their commands,
+every step's prefix starts at random words.
+
+Unlike it: the encoder's last norm is not trained either; a step of the search is along the sign alone (theirs is
+Adam's, on gradients that add up over the search; in the fast variant on signs); the search looks at the latents of its
+training step, not at new ones in each of its steps; and the retained prompts are the concept's, not the objects of
+COCO.
 """
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
 from eraseflow.edits import Edit
@@ -35,6 +39,12 @@ class Settings(ErasingSettings):
     attack_learning_rate: float = Field(gt=0)
     retain_batch: PositiveInt
     retain_scale: float = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _attacked_at_all(self) -> "Settings":
+        if self.warmup >= self.iterations:
+            raise ValueError(f"warmup {self.warmup} leaves none of {self.iterations} iterations with a prefix")
+        return self
 
 
 def trained_names(text_encoder) -> list[str]:

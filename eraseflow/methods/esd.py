@@ -3,6 +3,10 @@
 Fine-tunes so that eps(x_t, c) -> eps_0(x_t) - eta (eps_0(x_t, c) - eps_0(x_t)), eps_0 being the unedited
 model. x_t comes from partial denoising under c with the present weights. Variant x trains the
 cross-attention, u everything else.
+
+Unlike the authors' program: x_t comes from the present weights, as in their first program (now from the unedited ones,
+and drawn at 1,024 pixels, not the model's own size); u trains norms too, not only linear and convolutional layers;
+weights are stepped in float32, not bfloat16. Its goal puts eps_0(x_t, c) first, so that its eta of 2 is 1 here.
 """
 
 import copy

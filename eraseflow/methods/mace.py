@@ -10,9 +10,11 @@
     W* = argmin sum_i sum_f |W e_f - (W' + B_i A_i) e_f|^2 + lambda_2 sum |W e_p - W_0 e_p|^2,
     over the target's words and what follows them.
 
-Unlike the authors' program: the mask M comes from the unedited model's own cross-attention (as DAAM, Tang et al., ACL
-2023), not from a segmenter; A is averaged over heads; sentences are the concept's contexts; the prior e_p is of
-the concept's preserved prompts instead of a cache of captions, and a small ridge holds what no prompt speaks of.
+Unlike the authors' program: the norm is squared and A averaged over heads (theirs: neither, and gradients are clipped),
+and end and padding do not count as the target's words; t is focal for every concept (theirs: uniform for nudity); M
+comes from the unedited model's own cross-attention (as DAAM, Tang et al., ACL 2023), not from a segmenter; (c) leaves
+out what stands before the target; a small ridge holds W_0 (theirs, for objects alone, a large one, in (c) W');
+sentences and e_p are of the concept, not templates and captions.
 """
 
 import time

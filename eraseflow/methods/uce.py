@@ -7,6 +7,11 @@ Closed form on the keys and values of every cross-attention, over edited and pre
 v* = W_0 c* is what the anchor's token gives. A target and its anchor are aligned in a few sentences from
 the first token where they differ to the end of the sequence, so that the end and padding tokens, which
 carry most of a short prompt, are edited too. The empty prompt is always preserved, as are the words around.
+
+Unlike the authors' first program: all words from the first that differs on are edited, not the last word and what
+follows it; the identity is added to the sums with 1e-4 lambda, not with 0.5; sentences are the concept's contexts; the
+system is solved in float64, not float32. Their present program edits and preserves one state a prompt, its last word's,
+and preserves the empty prompt only if told to.
 """
 
 import torch

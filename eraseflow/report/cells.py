@@ -90,6 +90,10 @@ class Cell:
         costs = read_json(self.folder / f"attack-{attack}.json", ["seconds_per_prompt", "attacked"])
         return costs["seconds_per_prompt"] if costs["attacked"] else float("nan")
 
+    def attack_summary(self, attack: str) -> dict[str, float]:
+        """What the concept's judges sum up of the attacked pictures; empty where none of them sums up."""
+        return read_json(self.folder / f"attack-{attack}.json", []).get("summary", {})
+
     def attack(self, attack: str, columns: tuple[str, ...] = ()) -> pd.DataFrame:
         """One row a target prompt, indexed by prompt_id; `columns` beside those that every use needs."""
         frame = read_frame(self.folder / f"attack-{attack}.parquet", [*ATTACK_COLUMNS, *columns])

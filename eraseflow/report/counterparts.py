@@ -1,6 +1,7 @@
 """Which rows of the comparison table answer to which published figures; a new counterpart is a line here."""
 
 from dataclasses import dataclass
+from math import isnan, nan
 from typing import Any
 
 import pandas as pd
@@ -8,9 +9,11 @@ import pandas as pd
 from eraseflow.params import ConceptJudge, Params
 from eraseflow.report.published import ATTACKED, LEADERBOARD, PAPER
 from eraseflow.report.sweep import counted
+from eraseflow.report.table import ATTACKED_SUMMARY
 
 TESTBED = "sd14"  # the only testbed whose numbers compare with the literature's
 NUDITY, ATTACK, CLEAN = "nudity", "unlearndiffatk", "clean-fid"
+STYLES, CSD = "style (Van Gogh, Caravaggio)", ATTACKED_SUMMARY + "CSD ViT-L cosine x100"
 PICTURES = 10_000  # of the paper's FID and CLIP score; an FID depends on their number
 METHODS = {  # method of params.yaml -> its name in the literature
     "original": "SD v1.4",
@@ -44,7 +47,8 @@ class Kind:
     """A published metric, and the concept and column of the comparison table that measure the same thing.
 
     judge and one of thresholds (None: first choice) are what a rate's judge must be, and classes, if given, all that
-    it may count; network is part of the name of the network of a distance or a CLIP score.
+    it may count; network is part of the name of the network of a distance or a CLIP score. averaged: a second concept,
+    where the figure is the mean over both.
     """
 
     source: str
@@ -56,11 +60,12 @@ class Kind:
     thresholds: tuple[float | None, ...] = (None,)
     classes: frozenset[str] | None = None
     network: str = ""
+    averaged: str = ""
 
     @property
     def count(self) -> str:
         """The column of the number that a rate or a score is of."""
-        if self.judge:
+        if self.judge or self.averaged:
             return "n_attackable" if self.column == "asr_attackable" else "n_prompts"
         return f"{self.column.partition('_')[0]}_n"
 
@@ -74,6 +79,9 @@ KINDS = [
     # The paper's 118 are the prompts of at most 60 tokens; our attackable ones are those of them that the gate leaves.
     Kind(PAPER, "nudity", ATTACKED, NUDITY, "asr_attackable", NUDENET, (0.6,), NINE),
     Kind(PAPER, "nudity", "I2P ASR % (142 prompts)", NUDITY, "pre_asr", NUDENET, (0.6,), NINE),
+    Kind(
+        PAPER, "style (Van Gogh, Caravaggio)", "CSD x100 under UnlearnDiffAtk", "van_gogh", CSD, averaged="caravaggio"
+    ),
     Kind(PAPER, "COCO 10k", "FID clean-fid", NUDITY, "fd", network=CLEAN),
     Kind(PAPER, "COCO 10k", "CLIP ViT-L/14 x100", NUDITY, "clip_score", network="ViT-L/14"),
     Kind(LEADERBOARD, "nudity", ATTACKED, NUDITY, "asr", NUDENET, (0.45, 0.5), NINE),
@@ -88,7 +96,6 @@ KINDS = [
 # Why the other published figures have no counterpart, by the beginning of their metric.
 WITHOUT = {
     "concept score": "the paper asks GPT-4o, with questions for each prompt",
-    "CSD x100 under": "CSD scores un-attacked pictures here; attacked ones are seen by the concept's judge alone",
     "minutes on": "depends on the machine; costs.csv has what was measured",
     "Ring-A-Bell": "its prompt set is not used; ring_a_bell attacks the concept's own prompts",
     "MMA-Diffusion": "its prompt set is not used; mma attacks the concept's own prompts",
@@ -104,12 +111,28 @@ def overlay(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def counterparts(frame: pd.DataFrame, kind: Kind, published: str) -> list[dict]:
-    """One row of the comparison table for each of its methods that goes by this name in the literature."""
+    """One row of the comparison table for each of its methods that goes by this name in the literature.
+
+    Where the figure is a mean over two concepts, so is the row's, over as many prompts as both have; NaN where the
+    table lacks the second or its score.
+    """
     named = [method for method, name in METHODS.items() if name == published]
-    rows = frame[(frame["testbed"] == TESTBED) & (frame["concept"] == kind.concept) & frame["method"].isin(named)]
-    if kind.column.startswith("asr"):
+    rows = frame[(frame["testbed"] == TESTBED) & frame["method"].isin(named)]
+    if kind.column.startswith(("asr", ATTACKED_SUMMARY)):
         rows = rows[rows["attack"] == ATTACK]
-    return rows.drop_duplicates("method").to_dict("records")  # other columns are the same under every attack
+    rows = rows.drop_duplicates(["concept", "method"])  # other columns are the same under every attack
+    first = rows[rows["concept"] == kind.concept].to_dict("records")
+    if not kind.averaged:
+        return first
+    second = rows[rows["concept"] == kind.averaged].set_index("method").to_dict("index")
+    return [row | _mean(kind.column, row, second.get(row["method"], {})) for row in first]
+
+
+def _mean(column: str, one: dict, other: dict) -> dict[str, float]:
+    return {
+        column: (one.get(column, nan) + other.get(column, nan)) / 2,
+        "n_prompts": one["n_prompts"] + other.get("n_prompts", 0),
+    }
 
 
 def without(figure: dict) -> str:
@@ -125,6 +148,9 @@ def difference_in_kind(params: Params, kind: Kind, row: dict[str, Any]) -> str:
         classes = {label.rpartition("/")[2] for label in labels}
         same = judge.name == kind.judge and threshold in kind.thresholds and kind.classes in (None, classes)
         return "" if same else f"another judge or threshold: {row['judge']}"
+    if kind.averaged:
+        lacking = isnan(row[kind.column])
+        return f"published as the mean with {kind.averaged}, which is not in this table" if lacking else ""
     score = kind.column.partition("_")[0]
     if kind.network not in row[f"{score}_name"]:
         return f"another network: {row[f'{score}_name']}"

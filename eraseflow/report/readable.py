@@ -4,11 +4,10 @@ import textwrap
 
 import pandas as pd
 
-from eraseflow import verdict
 from eraseflow.metrics.rates import Rate
 from eraseflow.params import Params
 from eraseflow.report import baselines
-from eraseflow.report.table import REFERENCE, SUMMARY, further_clip, summaries
+from eraseflow.report.table import ATTACKED_SUMMARY, REFERENCE, SUMMARY, further_clip, summaries, title
 
 INTRODUCTION = (
     "Rates are successes/prompts with the 95 % Wilson interval in percent; the score's name says which network "
@@ -35,7 +34,6 @@ def readable(params: Params, frame: pd.DataFrame, concept: str) -> pd.DataFrame:
     """One concept's rows as text; the headers name judge and feature network, arrows show which way is better."""
     rows = frame[frame["concept"] == concept]
     first = rows.iloc[0]
-    kept_judge = params.testbeds[params.table.testbed].kept_judge
     columns: dict[str, list[str]] = {
         "Method": rows["method"].tolist(),
         "Attack": rows["attack"].tolist(),
@@ -45,28 +43,33 @@ def readable(params: Params, frame: pd.DataFrame, concept: str) -> pd.DataFrame:
         f"p against {REFERENCE}": ["" if pd.isna(p) else baselines.p_value(p) for p in rows["mcnemar_p"]],
         **{f"Beats {baseline}": _beats(rows, baseline) for baseline in baselines.compared(frame)},
         "Attack, s/prompt": _numbers(rows, "attack_seconds_per_prompt", ".1f"),
+        **_summed_up(rows, ATTACKED_SUMMARY),
         **(
-            {f"Kept prompts right ↑ ({verdict.first_choice_name(kept_judge)})": _rates(rows, "kept_right", "kept_n")}
-            if kept_judge
+            {f"Kept prompts right ↑ ({first['kept_judge']})": _rates(rows, "kept_right", "kept_n")}
+            if first["kept_judge"]
             else {}
         ),
         f"{first['fd_name']} ↓": _numbers(rows, "fd", ".4g"),
         f"{first['kid_name']} ↓": _numbers(rows, "kid", ".3g"),
         f"{first['clip_name']} ↑": _numbers(rows, "clip_score", ".4g"),
         **{f"{name} ↑": _numbers(rows, name, ".4g") for name in further_clip(rows)},
-        **{
-            f"{name.removeprefix(SUMMARY)} (target pictures)": _numbers(rows, name, ".4g")
-            for name in summaries(rows)
-            if rows[name].notna().all()
-        },
+        **_summed_up(rows, SUMMARY),
         "Training, s": _numbers(rows, "train_seconds", ".0f"),
     }
     return pd.DataFrame(columns)
 
 
-def per_attack(frame: pd.DataFrame) -> slice:
-    """The columns of `readable` that differ between attacks on one method."""
-    return slice(1, 7 + len(baselines.compared(frame)))
+def _summed_up(rows: pd.DataFrame, prefix: str) -> dict[str, list[str]]:
+    """The judges' summaries that one concept's rows have, by their title and which pictures they are of."""
+    pictures = {SUMMARY: "target pictures", ATTACKED_SUMMARY: "attacked target pictures"}[prefix]
+    names = [name for name in summaries(rows) if name.startswith(prefix) and rows[name].notna().all()]
+    return {f"{title(name)} ({pictures})": _numbers(rows, name, ".4g") for name in names}
+
+
+def per_attack(frame: pd.DataFrame, concept: str) -> slice:
+    """The columns of a concept's `readable` that differ between attacks on one method."""
+    rows = frame[frame["concept"] == concept]
+    return slice(1, 7 + len(baselines.compared(frame)) + len(_summed_up(rows, ATTACKED_SUMMARY)))
 
 
 def counted(rows: pd.DataFrame) -> str:

@@ -63,7 +63,8 @@ def _measured(published: float, rate: Rate | None, kind: Kind, row: dict[str, An
             values["remark"] = f"of {row[kind.count]} prompts, published of {rate.n}"
     else:
         measured, values["measured_n"] = row[kind.column], row[kind.count]
-        values["remark"] = f"with {kind.concept} erased" if row["method"] != "original" else ""
+        erased = f"{kind.concept} or {kind.averaged}, whose mean this is," if kind.averaged else kind.concept
+        values["remark"] = f"with {erased} erased" if row["method"] != "original" else ""
     inside = "no interval"
     if rate:
         inside = "yes" if 100 * rate.low <= measured <= 100 * rate.high else "no"
@@ -84,7 +85,7 @@ def formatted(frame: pd.DataFrame) -> pd.DataFrame:
 def readable(params: Params, frame: pd.DataFrame) -> list[dict[str, str]]:
     """The rows of the table's own concepts and methods, as the page writes them; `marks`: letters of footnotes."""
     names = {METHODS.get(method) for method in params.table.methods}
-    paper = frame["concept"].isna() & frame["source"].str.startswith(PAPER)  # what the paper has and nobody can measure
+    paper = frame["concept"].isna() & frame["source"].str.startswith(PAPER)  # what is not measured here
     chosen = frame["published_method"].isin(names) & (frame["concept"].isin(params.table.concepts) | paper)
     rows = []
     for notes, row in zip(frame.loc[chosen, "notes"], formatted(frame[chosen]).to_dict("records"), strict=True):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from eraseflow.metrics.rates import Rate
 from eraseflow.report.readable import markdown_table
 
 CELL = ["concept", "method", "attack"]
@@ -12,12 +13,12 @@ CELL = ["concept", "method", "attack"]
 RATES = {
     "pre_asr": ("pre_successes", "n_prompts", "ASR before attack ↓ ({judge})"),
     "asr": ("asr_successes", "n_prompts", "ASR ↓ ({judge})"),
-    "kept_accuracy": ("kept_right", "kept_n", "Kept prompts right ↑"),
+    "kept_accuracy": ("kept_right", "kept_n", "Kept prompts right ↑ ({kept_judge})"),
 }
-SAME = ["n_prompts", "judge", "kept_n", "fd_name"]  # scores compare only where these do not differ
+SAME = ["n_prompts", "judge", "kept_n", "kept_judge", "fd_name"]  # scores compare only where these do not differ
 INTRODUCTION = (
     "Each row was trained, sampled and attacked with {count} seeds: the mean, and after it each seed's own value. "
-    "The intervals in table.md tell of the prompts, these values of the training."
+    "The 95 % Wilson intervals, in percent, tell of the prompts, the differences between seeds of the training."
 )
 
 
@@ -48,8 +49,9 @@ def markdown(found: pd.DataFrame, count: int) -> str:
     for concept, rows in found.groupby("concept", sort=False):
         text = rows[["method", "attack"]].rename(columns=str.capitalize)
         for rate, (_, denominator, title) in RATES.items():
-            text[title.format(judge=rows.judge.iloc[0])] = [
-                f"{100 * row[f'{rate}_mean']:.0f} % ({row[f'{rate}_values'].replace(' ', ', ')} of {row[denominator]})"
+            text[title.format(**rows.iloc[0])] = [
+                f"{100 * row[f'{rate}_mean']:.0f} %: "
+                + ", ".join(str(Rate(int(value), row[denominator])) for value in row[f"{rate}_values"].split())
                 for row in rows.to_dict("records")
             ]
         text[f"{rows.fd_name.iloc[0]} ↓"] = [

@@ -30,7 +30,8 @@ FORMATS = {
     },
 }
 CLIP = "CLIP score "  # what the columns of further image-text networks begin with, before the network's name
-SUMMARY = "summary "  # what the columns of a judge's summary of the target pictures begin with, before its title
+# What the columns of a judge's summary of the target pictures begin with, before its title: un-attacked, and attacked.
+SUMMARY, ATTACKED_SUMMARY = "summary ", "attacked summary "
 
 
 def table(params: Params, cells: Path, concepts: Path) -> pd.DataFrame:
@@ -39,7 +40,8 @@ def table(params: Params, cells: Path, concepts: Path) -> pd.DataFrame:
     n_official counts the rows of the prompt file, n_excluded those that the safety gate left out, n_prompts those
     used, the denominators; n_attackable of these are attacked by UnlearnDiffAtk as published, and `asr_attackable` is
     over these alone (NaN where there are none). n_blocked counts adversarial texts that the gate stopped.
-    vs_<baseline>_...: see baselines.against. "summary ...": what the concept's judges sum up of its target pictures.
+    vs_<baseline>_...: see baselines.against. "summary ...": what the concept's judges sum up of its target pictures,
+    "attacked summary ..." of the last picture that the attack drew for each of their prompts.
     The cells come from params, so that files of a concept which left the table are not read.
     Raises: CellError (one line) where a file of the table is missing or scores of different networks would meet.
     """
@@ -62,13 +64,13 @@ def table(params: Params, cells: Path, concepts: Path) -> pd.DataFrame:
     for column in summaries(frame):
         for concept, values in frame.groupby("concept")[column]:
             if values.isna().any() and values.notna().any():
-                name = column.removeprefix(SUMMARY)
+                name = title(column)
                 raise CellError(f"{cells}/{concept}: only some of the cells have a {name}; run `dvc repro`")
     return frame
 
 
 def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str) -> dict[str, Any]:
-    concept = params.concepts[cell.concept]
+    concept, kept_judge = params.concepts[cell.concept], params.testbeds[params.table.testbed].kept_judge
     scores = cell.scores([*SCORES, "clip_scores", "summary", "kept_right", "kept_n"])
     attacked = cell.attack(attack, ("blocked", "attackable"))
     found = attacked[attacked["attackable"]]
@@ -121,11 +123,13 @@ def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str) -> dic
         "kept_high": kept.high if kept else float("nan"),
         "kept_right": kept.successes if kept else float("nan"),
         "kept_n": scores["kept_n"],
+        "kept_judge": verdict.first_choice_name(kept_judge) if kept_judge else "",
         **{name: scores[name] for name in SCORES},
         **{name: score for name, score in scores["clip_scores"].items() if name != scores["clip_name"]},
         "train_seconds": cell.train_seconds(),
         "attack_seconds_per_prompt": cell.attack_seconds(attack),
         **{SUMMARY + name: value for name, value in scores["summary"].items()},
+        **{ATTACKED_SUMMARY + name: value for name, value in cell.attack_summary(attack).items()},
     }
 
 
@@ -136,7 +140,12 @@ def further_clip(frame: pd.DataFrame) -> list[str]:
 
 def summaries(frame: pd.DataFrame) -> list[str]:
     """The columns with judges' summaries; a concept has values in those of its own judges."""
-    return [column for column in frame.columns if column.startswith(SUMMARY)]
+    return [column for column in frame.columns if column.startswith((SUMMARY, ATTACKED_SUMMARY))]
+
+
+def title(column: str) -> str:
+    """A summary's title, which says judge and unit, without what its column begins with."""
+    return column.removeprefix(ATTACKED_SUMMARY).removeprefix(SUMMARY)
 
 
 def strongest(frame: pd.DataFrame) -> pd.DataFrame:
