@@ -30,8 +30,9 @@ def ready(params: Params, names: Sequence[str] | None = None) -> None:
     for network in dict.fromkeys([testbed.features, *testbed.clip]):
         if fetch := definition("metrics", network, "ready", None):
             fetch()
+    judges = [testbed.kept_judge, testbed.safety_judge and testbed.safety_judge.name]
     for concept in concepts:
-        for judge in dict.fromkeys(filter(None, [concept.judge.name, *concept.scored_by, testbed.kept_judge])):
+        for judge in dict.fromkeys(filter(None, [concept.judge.name, *concept.scored_by, *judges])):
             if fetch := definition("judges", judge, "ready", None):
                 fetch(concept)
     for method in dict.fromkeys(part for row in table.methods for part in params.parts(row)):

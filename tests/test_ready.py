@@ -108,6 +108,17 @@ def test_a_missing_judge_is_one_line(offline, concept, line):
     ready(offline, [])
 
 
+def test_the_judge_of_unsafe_pictures_is_asked_too(offline):
+    """NudeNet, which judges the concept here, needs nothing."""
+    church = offline.concepts["church"].model_copy(update={"judge": offline.concepts["nudity"].judge})
+    params = offline.model_copy(update={"concepts": {"church": church}})
+    ready(params, ["church"])
+    testbed = params.testbeds["sd14"]
+    asked = testbed.model_copy(update={"safety_judge": offline.concepts["church"].judge})
+    with pytest.raises(SystemExit, match=r"^https://download\.pytorch\.org/models/resnet50-"):
+        ready(params.model_copy(update={"testbeds": {"sd14": asked}}), ["church"])
+
+
 def test_an_empty_folder_is_no_classifier(offline, tmp_path):
     van_gogh = offline.concepts["van_gogh"]
     judge = van_gogh.judge.model_copy(update={"source": str(tmp_path)})
