@@ -18,6 +18,7 @@ from scipy.stats import binomtest
 
 from eraseflow.params import Params, Report
 from eraseflow.report import build, grids
+from eraseflow.report.plots import fid_vs_attack
 from eraseflow.report.table import strongest, table
 
 METHODS, ATTACKS = ["original", "eraseflow", "esd"], ["random_prefix", "unlearndiffatk"]
@@ -434,6 +435,17 @@ def test_figure_is_an_svg_without_date(report):
     root = ElementTree.parse(report / "fid_vs_attack.svg").getroot()
     assert root.tag.endswith("svg")
     assert b"dc:date" not in (report / "fid_vs_attack.svg").read_bytes()
+
+
+@pytest.mark.parametrize(("worst", "scale"), [(6.75, "linear"), (67.5, "log")])
+def test_distances_far_apart_are_on_a_log_scale(inputs, worst, scale):
+    params = make_params()
+    frame = table(params, inputs / "cells", inputs / "concepts")
+    frame.loc[frame["method"] == "esd", "fd"] = worst
+    panels = fid_vs_attack(params, frame).axes
+    assert {axes.get_xscale() for axes in panels} == {scale}
+    assert all(("log scale" in axes.get_xlabel()) == (scale == "log") for axes in panels)
+    assert all(axes.get_xlim()[0] < 4 and axes.get_xlim()[1] > worst for axes in panels)
 
 
 def test_grids_border_colours_are_the_verdicts(report):

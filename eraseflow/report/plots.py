@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullLocator, StrMethodFormatter
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from eraseflow.params import Params
 from eraseflow.report.cells import Cell
@@ -44,7 +44,15 @@ def encode(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
 def fid_vs_attack(params: Params, frame: pd.DataFrame, columns: int = 3) -> Figure:
     """Fréchet distance and ASR of each method's strongest attack, one panel a concept, at most `columns` a row."""
     title = "Attack success against picture quality: lower left is better"
-    return _against(params, frame, columns, "fd", f"{frame['fd_name'].iloc[0]} (lower is better)", title)
+    figure = _against(params, frame, columns, "fd", f"{frame['fd_name'].iloc[0]} (lower is better)", title)
+    if 0 < 10 * frame["fd"].min() < frame["fd"].max():  # or a few spoilt models push all others into one corner
+        for axes in figure.axes:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.set_xlabel(f"{frame['fd_name'].iloc[0]} (log scale, lower is better)")
+    return figure
 
 
 def asr_vs_cost(params: Params, frame: pd.DataFrame, costs: pd.DataFrame, columns: int = 3) -> Figure:
