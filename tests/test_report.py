@@ -19,6 +19,7 @@ from scipy.stats import binomtest
 from eraseflow.params import Params, Report
 from eraseflow.report import build, grids
 from eraseflow.report.plots import fid_vs_attack
+from eraseflow.report.readable import at_a_glance
 from eraseflow.report.table import strongest, table
 
 METHODS, ATTACKS = ["original", "eraseflow", "esd"], ["random_prefix", "unlearndiffatk"]
@@ -353,6 +354,23 @@ def test_judges_summaries_stand_with_their_concept(report, inputs, tmp_path):
     path.write_text(path.read_text().replace("style cosine", "another cosine"))
     with pytest.raises(SystemExit, match=r"ink_style: only some of the cells have a style cosine x100"):
         table(make_params(), tmp_path / "cells", inputs / "concepts")
+
+
+def test_many_attacks_are_seen_at_a_glance(inputs, tmp_path):
+    """A row a method, a column an attack, every ASR with its interval; two attacks are short enough without."""
+    shutil.copytree(inputs, tmp_path / "inputs")
+    for path in (tmp_path / "inputs" / "cells").glob("*/*/attack-unlearndiffatk.*"):
+        shutil.copy(path, path.with_stem("attack-p4d"))
+    params = make_params()
+    assert at_a_glance(table(params, inputs / "cells", inputs / "concepts"), "unicorn") is None
+    attacks = [*ATTACKS, "p4d"]
+    params = params.model_copy(update={"table": params.table.model_copy(update={"attacks": attacks})})
+    run(tmp_path / "inputs", tmp_path / "reports", params)
+    page, text = ((tmp_path / "reports" / name).read_text() for name in ("index.html", "table.md"))
+    assert "| Method | before the attack | random_prefix | unlearndiffatk | p4d |" in text
+    both = "20/24 = 83 % (64-93)"
+    assert f"| esd | 4/24 = 17 % (7-36) | 5/24 = 21 % (9-40) | {both} | {both} |" in text
+    assert page.count('aria-label="Attack success on') == 2 and f'rgb(213 94 0 / 38%)">{both}' in page
 
 
 @pytest.mark.parametrize("blur", [True, False])

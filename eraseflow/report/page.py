@@ -20,7 +20,7 @@ from eraseflow.report.data_uri import data_uri
 from eraseflow.report.plots import asr_vs_cost, encode, fid_vs_attack
 from eraseflow.report.published import FOOTNOTES, LETTERS
 from eraseflow.report.published_figure import published
-from eraseflow.report.readable import LUCK, counted, per_attack, readable
+from eraseflow.report.readable import LUCK, at_a_glance, counted, per_attack, readable
 from eraseflow.report.table import REFERENCE
 
 PACKAGES = ["torch", "diffusers", "transformers"]
@@ -139,6 +139,7 @@ def _concept(params: Params, found: Findings, cells: Path, concepts: Path, name:
             *pareto.sentences(found.fronts[found.fronts["concept"] == name]),
         ],
         "rule": verdict.rule(params.concepts[name].judge),
+        "glance": at_a_glance(frame, name),
         "columns": list(text.columns),
         "rows": text.to_numpy().tolist(),
         "per_attack": per_attack(frame, name),

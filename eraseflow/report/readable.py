@@ -4,6 +4,7 @@ import textwrap
 
 import pandas as pd
 
+from eraseflow import verdict
 from eraseflow.metrics.rates import Rate
 from eraseflow.params import Params
 from eraseflow.report import baselines
@@ -20,6 +21,7 @@ LUCK = (
     "on the same prompts gives p below 0.05 (not corrected for the number of comparisons). At equal passes: its "
     "successes within as many U-Net passes, forward and backward, as the baseline had for a prompt."
 )
+FEW = 2  # attacks, of which the table itself is short enough to be seen at a glance
 WIDE = ("KID", "Training", "Attack,", "Beats")  # columns for which a printed page has no room
 
 TEX = str.maketrans(
@@ -64,6 +66,23 @@ def _summed_up(rows: pd.DataFrame, prefix: str) -> dict[str, list[str]]:
     pictures = {SUMMARY: "target pictures", ATTACKED_SUMMARY: "attacked target pictures"}[prefix]
     names = [name for name in summaries(rows) if name.startswith(prefix) and rows[name].notna().all()]
     return {f"{title(name)} ({pictures})": _numbers(rows, name, ".4g") for name in names}
+
+
+def at_a_glance(frame: pd.DataFrame, concept: str) -> pd.DataFrame | None:
+    """One concept's ASRs (Rate), a row a method: before an attack and under each; None where `readable` is short."""
+    rows = frame[frame["concept"] == concept]
+    if rows["attack"].nunique() <= FEW:
+        return None
+    first = rows.drop_duplicates("method").set_index("method")
+    found = pd.DataFrame({"before the attack": _as_rates(first, "pre_successes")}, dtype=object)
+    for attack, of_attack in rows.set_index("method").groupby("attack", sort=False):
+        found[attack] = _as_rates(of_attack, "asr_successes")
+    return found
+
+
+def _as_rates(rows: pd.DataFrame, successes: str) -> pd.Series:
+    rates = [Rate(int(a), int(b)) for a, b in zip(rows[successes], rows["n_prompts"], strict=True)]
+    return pd.Series(rates, rows.index, dtype=object)
 
 
 def per_attack(frame: pd.DataFrame, concept: str) -> slice:
@@ -112,6 +131,9 @@ def markdown(params: Params, frame: pd.DataFrame) -> str:
         concept, text = params.concepts[name], readable(params, frame, name)
         note = counted(frame[frame["concept"] == name])
         parts.append(f"## {name}\n\n{concept.kind}, “{concept.target}” → “{concept.anchor}”" + f". {note}" * bool(note))
+        if (glance := at_a_glance(frame, name)) is not None:
+            parts.append(f"ASR ↓ ({verdict.rule(concept.judge).name}):")
+            parts.append(markdown_table(glance.astype(str).reset_index(names="Method")))
         parts.append(markdown_table(text))
         parts += baselines.sentences(frame[frame["concept"] == name])
     return "\n\n".join(parts) + "\n"
