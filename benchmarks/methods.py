@@ -4,8 +4,9 @@
 
 On the emoji model, concept unicorn, settings of params.yaml. Plain: a U-Net call for each prompt, so that a guided
 prediction is two calls and a retained prompt one more, and linear layers as torch has them. Ours: prompts that meet the
-same weights share a pass, and linear layers run as convolutions. Same seeds, so that losses agree up to rounding; a
-step's time is the median, set-up (pictures, saliency) is not counted. EraseFlow has eraseflow_step.py; the closed
+same weights share a pass, and linear layers run as convolutions. Same seeds, so that losses agree up to rounding (but
+RACE's, whose perturbation goes by the gradient's sign); a step's time is the median, set-up (pictures, saliency) is not
+counted. EraseFlow has eraseflow_step.py; the closed
 forms (UCE, RECE, MACE's two) have no such form, so their seconds stand alone.
 """
 
@@ -24,7 +25,7 @@ from eraseflow import params, sampling
 from eraseflow.cells import module
 from eraseflow.testbeds import emoji
 
-CONCEPT, ROUNDS, PICTURES = "unicorn", 3, 96
+CONCEPT, ROUNDS, PICTURES, PAIRS = "unicorn", 3, 96, 8
 TRAINED = ["esd", "esd_u", "race", "advunlearn", "ca", "spm", "duo", "salun"]
 CLOSED_FORM, SAMPLERS = ["uce", "rece"], ["sld", "safree"]
 
@@ -50,8 +51,8 @@ def train(everything: params.Params, method: str, steps: int, plain: bool) -> pd
     """The history of a training of so many steps."""
     concept, model = everything.concepts[CONCEPT], everything.testbeds["emoji"].model
     settings = everything.settings("methods", method, "emoji", concept.kind)
-    fewer = {"iterations": steps} | ({"warmup": 1} if method == "advunlearn" else {})
-    settings = settings.model_copy(update=fewer)
+    fewer = {"iterations": steps, "esd_iterations": steps, "warmup": 1, "pictures": PAIRS, "pairs": PAIRS}
+    settings = settings.model_copy(update={key: value for key, value in fewer.items() if hasattr(settings, key)})
     if plain:
         pipeline = StableDiffusionPipeline.from_pretrained(model, safety_checker=None)
         form: contextlib.AbstractContextManager = a_call_a_prompt(settings.batch_size)
