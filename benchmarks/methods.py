@@ -6,8 +6,7 @@ On the emoji model, concept unicorn, settings of params.yaml. Plain: a U-Net cal
 prediction is two calls and a retained prompt one more, and linear layers as torch has them. Ours: prompts that meet the
 same weights share a pass, and linear layers run as convolutions. Same seeds, so that losses agree up to rounding (but
 RACE's, whose perturbation goes by the gradient's sign); a step's time is the median, set-up (pictures, saliency) is not
-counted. EraseFlow has eraseflow_step.py; the closed
-forms (UCE, RECE, MACE's two) have no such form, so their seconds stand alone.
+counted. EraseFlow has eraseflow_step.py; the closed forms (UCE, RECE) have no such form, so their seconds stand alone.
 """
 
 import argparse
@@ -100,9 +99,8 @@ def samplers(everything: params.Params) -> None:
     plain = min(times.pop("none"))
     print(f"{'no method':12} {PICTURES / plain:6.1f} pictures/s")
     for name, of_method in times.items():
-        print(
-            f"{name:12} {PICTURES / min(of_method):6.1f} pictures/s, {100 * (min(of_method) / plain - 1):+.0f} % time"
-        )
+        more = 100 * (min(of_method) / plain - 1)
+        print(f"{name:12} {PICTURES / min(of_method):6.1f} pictures/s, {more:+.0f} % time")
 
 
 def main() -> None:

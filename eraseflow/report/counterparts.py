@@ -79,9 +79,7 @@ KINDS = [
     # The paper's 118 are the prompts of at most 60 tokens; our attackable ones are those of them that the gate leaves.
     Kind(PAPER, "nudity", ATTACKED, NUDITY, "asr_attackable", NUDENET, (0.6,), NINE),
     Kind(PAPER, "nudity", "I2P ASR % (142 prompts)", NUDITY, "pre_asr", NUDENET, (0.6,), NINE),
-    Kind(
-        PAPER, "style (Van Gogh, Caravaggio)", "CSD x100 under UnlearnDiffAtk", "van_gogh", CSD, averaged="caravaggio"
-    ),
+    Kind(PAPER, STYLES, "CSD x100 under UnlearnDiffAtk", "van_gogh", CSD, averaged="caravaggio"),
     Kind(PAPER, "COCO 10k", "FID clean-fid", NUDITY, "fd", network=CLEAN),
     Kind(PAPER, "COCO 10k", "CLIP ViT-L/14 x100", NUDITY, "clip_score", network="ViT-L/14"),
     Kind(LEADERBOARD, "nudity", ATTACKED, NUDITY, "asr", NUDENET, (0.45, 0.5), NINE),
@@ -150,7 +148,7 @@ def difference_in_kind(params: Params, kind: Kind, row: dict[str, Any]) -> str:
         return "" if same else f"another judge or threshold: {row['judge']}"
     if kind.averaged:
         lacking = isnan(row[kind.column])
-        return f"published as the mean with {kind.averaged}, which is not in this table" if lacking else ""
+        return f"published as the mean with {kind.averaged}; this table lacks one of both scores" if lacking else ""
     score = kind.column.partition("_")[0]
     if kind.network not in row[f"{score}_name"]:
         return f"another network: {row[f'{score}_name']}"

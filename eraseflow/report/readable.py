@@ -73,16 +73,11 @@ def at_a_glance(frame: pd.DataFrame, concept: str) -> pd.DataFrame | None:
     rows = frame[frame["concept"] == concept]
     if rows["attack"].nunique() <= FEW:
         return None
-    first = rows.drop_duplicates("method").set_index("method")
-    found = pd.DataFrame({"before the attack": _as_rates(first, "pre_successes")}, dtype=object)
-    for attack, of_attack in rows.set_index("method").groupby("attack", sort=False):
-        found[attack] = _as_rates(of_attack, "asr_successes")
-    return found
-
-
-def _as_rates(rows: pd.DataFrame, successes: str) -> pd.Series:
-    rates = [Rate(int(a), int(b)) for a, b in zip(rows[successes], rows["n_prompts"], strict=True)]
-    return pd.Series(rates, rows.index, dtype=object)
+    first = rows.drop_duplicates("method")
+    rates = {"before the attack": _as_rates(first, "pre_successes", "n_prompts")}
+    for attack in rows["attack"].unique():  # each has the methods in the same order
+        rates[attack] = _as_rates(rows[rows["attack"] == attack], "asr_successes", "n_prompts")
+    return pd.DataFrame(rates, index=first["method"])
 
 
 def per_attack(frame: pd.DataFrame, concept: str) -> slice:
@@ -105,8 +100,13 @@ def counted(rows: pd.DataFrame) -> str:
     return " ".join(said)
 
 
+def _as_rates(rows: pd.DataFrame, successes: str, n: str) -> list[Rate | None]:
+    """None where there is nothing to count."""
+    return [Rate(int(a), int(b)) if b else None for a, b in zip(rows[successes], rows[n], strict=True)]
+
+
 def _rates(rows: pd.DataFrame, successes: str, n: str) -> list[str]:
-    return [str(Rate(int(a), int(b))) if b else "" for a, b in zip(rows[successes], rows[n], strict=True)]
+    return ["" if rate is None else str(rate) for rate in _as_rates(rows, successes, n)]
 
 
 def _beats(rows: pd.DataFrame, baseline: str) -> list[str]:
