@@ -183,7 +183,7 @@ def main() -> None:
         original=original,
         concept=entry,
         prompts=table,
-        originals=encode(original, table, testbed.sampling, len(table)),
+        draw_originals=lambda: encode(original, table, testbed.sampling, len(table)),
         judge=judge(),
         seen=lambda scores: verdict.seen(scores, rule),
         sampling=testbed.sampling,

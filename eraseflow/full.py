@@ -4,6 +4,7 @@ Each table goes through the same dvc.yaml as the default one, in a copy of the p
 that was stopped goes on where it was, and after an edit just what the edit touches runs again.
 """
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from eraseflow.params import Params, Table
 from eraseflow.params_check import check_table
 from eraseflow.ready import ready
-from eraseflow.work_copy import LOCK, READ, run_table
+from eraseflow.work_copy import LOCK, READ, fill_cache, run_table
 
 TESTBED, REPLAYED = "emoji", "unlearndiffatk"  # of one attack alone: replaying costs as much as attacking once more
 COPY, REPORT = Path(".work/full"), Path("reports/full")
@@ -42,18 +43,19 @@ def further_seeds(params: Params) -> dict[str, Table]:
 def run(params: Params, arguments: Sequence[str]) -> int:
     """Run the tables, each in its copy, and put the report into reports/full; returns an exit code.
 
-    arguments: of each `dvc repro`, such as --pull.
+    arguments: of each `dvc repro` that makes cells, such as --pull.
     Raises: SystemExit with one line where something is wrong or missing, before any stage has begun.
     """
     full = table(params)
     checked = params.model_copy(update={"table": full})
     check_table(checked, Path())
     ready(checked)
-    code = run_table(full, COPY, REPORT / LOCK, arguments)
     further = further_seeds(params)
+    code = fill_cache([full, *further.values()], COPY, REPORT / LOCK, arguments, os.cpu_count() or 1)
+    code = code or run_table(full, COPY, REPORT / LOCK)
     for name, seeded in further.items():
         print(f"the default table with {name}", flush=True)
-        code = code or run_table(seeded, COPY.with_name(name), REPORT / name / LOCK, arguments)
+        code = code or run_table(seeded, COPY.with_name(name), REPORT / name / LOCK)
     if code == 0:
         publish(COPY, [COPY.with_name(name) for name in further], REPORT)
     return code

@@ -71,6 +71,7 @@ class Journal:
             self.drawn[row] += row in attempts
         if attempts:
             pictures, scores, seen = victim.try_out(attempts)
+            raw = scores.to_dict("records")
             for at, (row, attempt) in enumerate(attempts.items()):
                 self.results[row] = {
                     "pre_success": bool(victim.round == 0 and seen[at]),
@@ -78,7 +79,7 @@ class Journal:
                     "step": victim.round if seen[at] else -1,
                     **self._published(row, attempt),
                     "png": images.to_png(pictures[at]),
-                    **{str(label): scores[label].iloc[at].item() for label in scores},
+                    **{str(label): score for label, score in raw[at].items()},
                 }
         for row in tried:
             self.results[row] |= self._costs(row)

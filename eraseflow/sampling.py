@@ -55,14 +55,19 @@ def sampler_of(pipeline) -> Sampler:
 
 def initial_noise(pipeline: StableDiffusionPipeline, seeds: Sequence[int]) -> Tensor:
     """Standard normal latents (n, channels, side, side), float32, each item from its own seed, drawn on the CPU."""
-    return torch.cat([fresh_noise(pipeline, 1, torch.Generator().manual_seed(int(seed))) for seed in seeds])
+    shape = _noise_shape(pipeline, 1)
+    each = [torch.randn(shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
+    return torch.cat(each).to(pipeline.device)  # once: a pipeline looks for its device for milliseconds
 
 
 def fresh_noise(pipeline: StableDiffusionPipeline, count: int, rng: torch.Generator) -> Tensor:
     """Standard normal latents (count, channels, side, side), float32, all from one generator of the CPU."""
+    return torch.randn(_noise_shape(pipeline, count), generator=rng).to(pipeline.device)
+
+
+def _noise_shape(pipeline: StableDiffusionPipeline, count: int) -> tuple[int, int, int, int]:
     config = pipeline.unet.config
-    shape = (count, config.in_channels, config.sample_size, config.sample_size)
-    return torch.randn(shape, generator=rng).to(pipeline.device)
+    return count, config.in_channels, config.sample_size, config.sample_size
 
 
 @torch.no_grad()

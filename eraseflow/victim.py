@@ -8,6 +8,7 @@ U-Net as they are: an attack does not see through such a method, it only meets i
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -49,8 +50,8 @@ class Victim:
     """One cell under attack.
 
     pipeline: edited; original: unedited, for attacks that compare the two. prompts: a table with prompt_id, prompt,
-    seed, guidance. originals: the scaled latents (n, c, h, w) of the pictures that the unedited model made of these
-    prompts. judge: pictures (n, 3, H, W) uint8 to a table of raw scores. seen: that table to a boolean array.
+    seed, guidance. draw_originals: see `originals`. judge: pictures (n, 3, H, W) uint8 to a table of raw scores. seen:
+    that table to a boolean array.
 
     What an attack must keep between rounds stands in `memory`, a dict of tensors a row, or in `shared`, so that a
     killed attack can go on: both are saved after each round, a row's until it succeeds. `round` counts finished rounds.
@@ -60,7 +61,7 @@ class Victim:
     original: Any
     concept: Concept
     prompts: pd.DataFrame
-    originals: Tensor
+    draw_originals: Callable[[], Tensor]
     judge: Callable[[Tensor], pd.DataFrame]
     seen: Callable[[pd.DataFrame], np.ndarray]
     sampling: SamplingSettings
@@ -72,10 +73,15 @@ class Victim:
 
     def __post_init__(self) -> None:
         self.passes = np.zeros((len(self.prompts), len(PASSES)))
-        self.device = self.originals.device
+        self.device = self.pipeline.device
         for pipeline in (self.pipeline, self.original):
             for part in (pipeline.unet, pipeline.text_encoder):
                 part.requires_grad_(False)
+
+    @cached_property
+    def originals(self) -> Tensor:
+        """The scaled latents (n, c, h, w) of what the unedited model made of the prompts; most attacks never ask."""
+        return self.draw_originals()
 
     def rounds(self, count: int) -> range:
         """The rounds that are left to do of `count`."""
@@ -119,6 +125,9 @@ class Victim:
     @torch.no_grad()
     def read(self, rows: Sequence[int] | None, ids: Tensor, pooled: bool = False, original: bool = False) -> Tensor:
         """Last hidden states (n, length, width), or pooled ones (n, width), of any number of ids, without gradient."""
+        if pooled:  # that of each text's end, which does not see the padding behind it
+            ends = (ids == self.pipeline.tokenizer.eos_token_id).int().argmax(-1)
+            ids = ids[:, : int(ends.max()) + 1]
         starts = range(0, len(ids), TEXTS)
         owners = [None if rows is None else rows[start : start + TEXTS] for start in starts]
         found = [

@@ -6,14 +6,21 @@ a cell again that another has made.
 
 DVC writes dvc.lock anew after each stage, some 10 ms for each stage in it: with a thousand stages hours in all. So the
 concepts run one after the other, each with a dvc.lock of its own stages, and at last the report over all of them.
+
+DVC runs one stage at a time. So workers, each in a copy of its own, first make the cells of several concepts at once,
+a core each; the run of the table then finds all of them in the cache.
 """
 
 import contextlib
 import filecmp
+import multiprocessing
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,21 +35,69 @@ WHOLE, COPIED = Path(".dvc/tmp/whole.lock"), Path(".dvc/tmp/copied")  # in the c
 READ = ("reports/judges.json", "reports/base/")  # what the report reads of reports/; the rest it writes
 
 
-def run_table(table: Table, copy: Path, record: Path, arguments: Sequence[str]) -> int:
+def fill_cache(tables: Sequence[Table], copy: Path, record: Path, arguments: Sequence[str], workers: int) -> int:
+    """Make the cells of all tables, a concept a worker at a time; returns an exit code.
+
+    Each worker has a copy of the folder we are in, beside `copy` and named after it, and a log of the same name for
+    what DVC and the stages print. Where one fails, the others end with their concept.
+    """
+    workers = min(workers, sum(len(table.concepts) for table in tables))
+    print(f"{workers} workers, each with one concept at a time; see {copy}-worker-*.log", flush=True)
+    spawn = multiprocessing.get_context("spawn")
+    todo, following = [(table, concept) for table in tables for concept in table.concepts], spawn.Value("i", 0)
+    names = [copy.with_name(f"{copy.name}-worker-{place}") for place in range(workers)]
+    team = [spawn.Process(target=_work, args=(todo, following, name, record, arguments), daemon=True) for name in names]
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # and with us end the workers
+    for worker in team:
+        worker.start()
+    for worker in team:
+        worker.join()
+    return next((worker.exitcode for worker in team if worker.exitcode), 0)
+
+
+def _work(todo: list[tuple[Table, str]], following, copy: Path, record: Path, arguments: Sequence[str]) -> None:
+    """Make one concept of a table after another, until none is left that no worker has taken."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # a core a worker
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    said, log = os.fdopen(os.dup(1), "w", buffering=1), copy.with_name(f"{copy.name}.log").open("w")
+    for stream in (1, 2):
+        os.dup2(log.fileno(), stream)
+    prepare(Path.cwd(), Path.cwd() / copy, record)
+    os.chdir(copy)
+    while True:
+        with following.get_lock():
+            place, following.value = following.value, following.value + 1
+        if place >= len(todo):
+            return
+        table, concept = todo[place]
+        what, started = f"{concept}, seed {table.seed} ({place + 1} of {len(todo)})", time.monotonic()
+        print(f"{what}: begun", file=said)
+        if code := _run_concept(table, concept, arguments):
+            following.value = len(todo)
+            print(f"{what}: failed, see {copy}.log", file=said)
+            sys.exit(code)
+        print(f"{what}: done in {(time.monotonic() - started) / 60:.0f} min", file=said)
+
+
+def _run_concept(table: Table, concept: str, arguments: Sequence[str]) -> int:
+    """In a copy: all stages of one of the table's concepts but the report; returns an exit code."""
+    write_table(table.model_copy(update={"concepts": [concept]}))
+    write_lock(LOCK, of_concept(read_lock(WHOLE), concept, table.concepts))
+    code = launcher.repro([*arguments, "cards", "score", "attack", *(["transfer"] if table.transfer else [])])
+    write_lock(WHOLE, read_lock(WHOLE) | read_lock(LOCK))
+    return code
+
+
+def run_table(table: Table, copy: Path, record: Path) -> int:
     """Run a table in a copy of the folder we are in; returns an exit code, and leaves the report in its reports/.
 
-    record: the dvc.lock of the last run that was published. arguments: of each `dvc repro`, such as --pull.
+    record: the dvc.lock of the last run that was published.
     """
     prepare(Path.cwd(), Path.cwd() / copy, record)
-    stages = ["cards", "score", "attack", *(["transfer"] if table.transfer else [])]
     with contextlib.chdir(copy):
         for place, concept in enumerate(table.concepts):
             print(f"{concept}, {place + 1} of {len(table.concepts)} concepts", flush=True)
-            write_table(table.model_copy(update={"concepts": [concept]}))
-            write_lock(LOCK, of_concept(read_lock(WHOLE), concept, table.concepts))
-            code = launcher.repro([*arguments, *stages])
-            write_lock(WHOLE, read_lock(WHOLE) | read_lock(LOCK))
-            if code:
+            if code := _run_concept(table, concept, ()):
                 return code
         write_table(table)
         write_lock(LOCK, read_lock(WHOLE))

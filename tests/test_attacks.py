@@ -296,7 +296,7 @@ def erased() -> Victim:
         original=original,
         concept=CONCEPT,
         prompts=frame,
-        originals=cell.encode(original, frame, settings, 8),
+        draw_originals=lambda: cell.encode(original, frame, settings, 8),
         judge=emoji_classifier.load("cpu", CONCEPT),
         seen=lambda scores: verdict.seen(scores, rule),
         sampling=settings,

@@ -1,5 +1,6 @@
 """The full table: what is in it, and the miniature of it run beside the default one without touching that."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -68,6 +69,16 @@ def test_the_copy_follows_the_project_and_keeps_its_results(project):
     assert work_copy.read_lock(copy / work_copy.WHOLE)["train@rose-esd"] == {"cmd": "stopped here"}
 
 
+def test_a_worker_that_fails_ends_the_others_and_says_where_to_look(project, monkeypatch, capfd):
+    monkeypatch.chdir(project)  # without a dvc.yaml
+    table = load().table
+    assert work_copy.fill_cache([table, table], full.COPY, full.REPORT / "dvc.lock", (), 1) != 0
+    lines = capfd.readouterr().out.splitlines()
+    said = [f"{table.concepts[0]}, seed 0 (1 of 6): {what}" for what in ("begun", "failed, see .work/full-worker-0.log")]
+    assert lines[1:] == said and "1 workers" in lines[0]
+    assert "dvc.yaml" in (project / ".work" / "full-worker-0.log").read_text()
+
+
 def test_publishing_replaces_the_folder_and_leaves_out_what_is_not_the_reports(project):
     out = project / full.REPORT
     (out / "gone.csv").write_text("")
@@ -117,18 +128,18 @@ def test_full_beside_the_default_table(tmp_path):
     ran = run_default(folder)
     mine = {name: (folder / name).read_bytes() for name in ("dvc.lock", "params.yaml", "reports/table.csv")}
 
-    def run() -> list[set[str]]:
-        """The stages that ran, of the full table and of each seed's."""
-        parts = call(folder, "python", "-m", "eraseflow", "full").stdout.split("the default table with seed-")
-        lines = [[line for line in part.splitlines() if line.startswith("Running stage")] for part in parts]
-        return [{line.split("'")[1] for line in part} for part in lines]
+    def run() -> list[str]:
+        """The stages that the workers ran, and after them the tables."""
+        printed = [call(folder, "python", "-m", "eraseflow", "full").stdout]
+        printed += [log.read_text() for log in (folder / ".work").glob("full-worker-*.log")]
+        return sorted(re.findall(r"^Running stage '(.+)'", "\n".join(printed), re.MULTILINE))
 
     concepts, methods = ["unicorn", "weapon"], ["original", "uce"]
-    everything = cells(concepts, methods, ["random_prefix", "unlearndiffatk"]) | {"report"}
+    everything = cells(concepts, methods, ["random_prefix", "unlearndiffatk"])
     everything |= {f"{stage}{name}" for name in concepts for stage in ("concept@", "transfer@unlearndiffatk-")}
-    once_more = {name for name in ran if name.startswith(("concept", "train", "sample", "attack", "score", "report"))}
-    assert run() == [everything - (ran - {"report"}), once_more, once_more], (
-        "the default table's cells are in the cache"
+    once_more = {name for name in ran if name.startswith(("concept", "train", "sample", "attack", "score"))}
+    assert run() == sorted([*(everything - ran), *once_more, *once_more, *["report"] * 3]), (
+        "the default table's cells are in the cache, and the tables find there what the workers have made"
     )
     assert {name: (folder / name).read_bytes() for name in mine} == mine
     assert "up to date" in call(folder, "python", "-m", "dvc", "status").stdout
@@ -143,4 +154,4 @@ def test_full_beside_the_default_table(tmp_path):
     assert len(of_seeds) == len(of_default) and (of_seeds.fd_high > of_seeds.fd_low).any()
     assert [len(values.split()) for values in of_seeds.asr_values] == [3] * len(of_seeds)
 
-    assert run() == [set()] * 3, "nothing to do runs nothing"
+    assert run() == [], "nothing to do runs nothing"

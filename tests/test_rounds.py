@@ -43,13 +43,13 @@ def make_victim(pipeline, seen, prompts=("a unicorn", "unicorn", "a horse in ink
             "guidance": 2.0,
         }
     )
-    rng = torch.Generator().manual_seed(0)
+    originals = torch.randn(len(prompts), 4, 8, 8, generator=torch.Generator().manual_seed(0))
     return Victim(
         pipeline=pipeline,
         original=pipeline,
         concept=CONCEPT,
         prompts=table,
-        originals=torch.randn(len(prompts), 4, 8, 8, generator=rng),
+        draw_originals=lambda: originals,
         judge=lambda pictures: pd.DataFrame({"object/unicorn": pictures.float().mean((1, 2, 3)).numpy()}),
         seen=seen,
         sampling=SamplingSettings(solver="dpmsolver++", steps=2, guidance_scale=2),

@@ -23,6 +23,14 @@ def module(family: str, name: str) -> ModuleType:
     return importlib.import_module(f"eraseflow.{family}.{name}")
 
 
+def world_of(testbed: str) -> ModuleType:
+    """A testbed's module, whose THREADS, where it has such, PyTorch computes with on a CPU from now on."""
+    world = module("testbeds", testbed)
+    if threads := getattr(world, "THREADS", None):
+        torch.set_num_threads(threads)
+    return world
+
+
 def batch(world: ModuleType) -> int:
     """Pictures a batch: ERASEFLOW_BATCH, or what suits the testbed's model."""
     return int(os.environ.get("ERASEFLOW_BATCH") or world.BATCH)
@@ -31,4 +39,4 @@ def batch(world: ModuleType) -> int:
 def setting(params: Params, concept: str) -> tuple[Concept, Testbed, ModuleType]:
     """A concept's entry, its testbed's entry and its testbed's module."""
     entry = params.concepts[concept]
-    return entry, params.testbeds[entry.testbed], module("testbeds", entry.testbed)
+    return entry, params.testbeds[entry.testbed], world_of(entry.testbed)

@@ -38,13 +38,12 @@ def attack(params: Params, concept: str, prompts_csv: Path, edit: Path, attack: 
         entry.judge, rule, *material, testbed.safety_judge, settings, seed,
     )  # fmt: skip
     original = world.load_pipeline(testbed.model, DEVICE)
-    originals = encode(original, table, testbed.sampling, size)
     victim = Victim(
         pipeline=Edit.load(edit).apply(world.load_pipeline(testbed.model, DEVICE)),
         original=original,
         concept=entry,
         prompts=table,
-        originals=originals,
+        draw_originals=partial(encode, original, table, testbed.sampling, size),
         judge=judging(entry, testbed),
         seen=partial(verdict.seen, by=rule),
         sampling=testbed.sampling,

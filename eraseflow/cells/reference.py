@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import trange
 
-from eraseflow.cells import DEVICE, module
+from eraseflow.cells import DEVICE, module, world_of
 from eraseflow.params import Params
 
 PART = 256  # pictures in memory at once
@@ -21,7 +21,7 @@ def reference(params: Params, testbed: str, out: Path) -> None:
 
     reference.json: network, pictures (how many), sha256 (of all their names and pixels, in order) and names.
     """
-    entry, world = params.testbeds[testbed], module("testbeds", testbed)
+    entry, world = params.testbeds[testbed], world_of(testbed)
     network = module("metrics", entry.features).load(DEVICE)
     names = world.real_names(entry)
     digest, parts = hashlib.sha256(), []

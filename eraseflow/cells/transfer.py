@@ -76,7 +76,7 @@ def replay(params: Params, concept: str, found: pd.DataFrame, edit: Path) -> pd.
         original=pipeline,  # nothing is searched for
         concept=entry,
         prompts=found.reset_index(drop=True),
-        originals=torch.empty(0, device=pipeline.device),
+        draw_originals=lambda: torch.empty(0),
         judge=judging(entry, testbed),
         seen=partial(verdict.seen, by=verdict.rule(entry.judge)),
         sampling=testbed.sampling,

@@ -11,14 +11,13 @@ from torch.nn.functional import normalize
 from torchvision.utils import make_grid, save_image
 
 from eraseflow import sampling, verdict
-from eraseflow.cells import DEVICE
+from eraseflow.cells import DEVICE, world_of
 from eraseflow.emoji import judges, pictures
 from eraseflow.emoji.vocabulary import STYLES
 from eraseflow.judges import emoji_classifier
 from eraseflow.metrics import emoji_clip
 from eraseflow.params import Params
 from eraseflow.prompts import every_kept
-from eraseflow.testbeds import emoji
 
 ROUNDS = 2  # samples of every kept prompt
 HELD_OUT_VIEWS = 4  # of every real picture
@@ -47,7 +46,7 @@ def _pairing(features: emoji_clip.Features, pictures_: torch.Tensor, prompts: pd
 
 def write(params: Params, out: Path, folder: Path) -> None:
     """Draw every kept prompt twice and judge it; write the judges' cards, the sample grid and the training curve."""
-    testbed = params.testbeds["emoji"]
+    testbed, emoji = params.testbeds["emoji"], world_of("emoji")
     prompts = every_kept(testbed).reset_index(drop=True)
     judge, features = emoji_classifier.load(DEVICE), emoji_clip.load(DEVICE)
 

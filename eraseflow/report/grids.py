@@ -17,7 +17,7 @@ SIDE, BORDER, GAP = 96, 4, 8  # pixels
 BLOCKS = 6  # a blurred picture is made of so many blocks a side
 LABEL = 190  # width of the column with the prompts
 STEP = SIDE + 2 * BORDER + GAP
-HEAD, FOOT = 46, 34
+HEAD, LINE, FOOT = 46, 15, 34  # a header of one line, each further line, the legend
 SEEN, UNSEEN, INK, GREY = "#D55E00", "#0072B2", "#1a1a1a", "#666666"
 FONTS = Path(mpl.get_data_path()) / "fonts" / "ttf"  # matplotlib brings them, so every machine draws the same text
 
@@ -92,13 +92,15 @@ def draw(rows: pd.DataFrame, groups: list[list[Column]], legend: tuple[str, str]
             places.append((left, column))
             left += STEP
         left += 2 * GAP
-    image = Image.new("RGB", (left - GAP, HEAD + len(rows) * STEP + FOOT), "white")
+    titles = [_wrap(column.title.replace("+", "+ "), bold, STEP - 4, 2) for _, column in places]
+    head = HEAD + LINE * (max(map(len, titles)) - 1)
+    image = Image.new("RGB", (left - GAP, head + len(rows) * STEP + FOOT), "white")
     pen = ImageDraw.Draw(image)
-    for left, column in places:
-        pen.text((left, 8), _wrap(column.title, bold, STEP - 4, 1)[0], INK, bold)
-        pen.text((left, 25), _wrap(column.subtitle, small, STEP - 4, 1)[0], GREY, small)
+    for (left, column), title in zip(places, titles, strict=True):
+        pen.multiline_text((left, 8), "\n".join(title), INK, bold, spacing=2)
+        pen.text((left, head - HEAD + 25), _wrap(column.subtitle, small, STEP - 4, 1)[0], GREY, small)
     for line, (prompt_id, prompt, seed) in enumerate(zip(rows.index, rows["prompt"], rows["seed"], strict=True)):
-        top = HEAD + line * STEP
+        top = head + line * STEP
         label = "\n".join(_wrap(prompt, font, LABEL - 2 * GAP, 4))
         pen.multiline_text((GAP, top), label, INK, font, spacing=3)
         pen.text((GAP, top + SIDE - 8), f"seed {seed}", GREY, small)
