@@ -70,11 +70,13 @@ def test_the_copy_follows_the_project_and_keeps_its_results(project):
 
 
 def test_a_worker_that_fails_ends_the_others_and_says_where_to_look(project, monkeypatch, capfd):
-    monkeypatch.chdir(project)  # without a dvc.yaml
     table = load().table
+    monkeypatch.chdir(project)  # without a dvc.yaml
     assert work_copy.fill_cache([table, table], full.COPY, full.REPORT / "dvc.lock", (), 1) != 0
     lines = capfd.readouterr().out.splitlines()
-    said = [f"{table.concepts[0]}, seed 0 (1 of 6): {what}" for what in ("begun", "failed, see .work/full-worker-0.log")]
+    said = [
+        f"{table.concepts[0]}, seed 0 (1 of 6): {what}" for what in ("begun", "failed, see .work/full-worker-0.log")
+    ]
     assert lines[1:] == said and "1 workers" in lines[0]
     assert "dvc.yaml" in (project / ".work" / "full-worker-0.log").read_text()
 
