@@ -1,7 +1,8 @@
 """`make full`: every method, concept and attack of the emoji testbed, and the default table with further seeds.
 
-Each table goes through the same dvc.yaml as the default one, in a copy of the project of its own (see work_copy). A run
-that was stopped goes on where it was, and after an edit just what the edit touches runs again.
+Each concept is a table of its own with a report of its own, and so is each further seed; they go through the same
+dvc.yaml as the default one, in copies of the project (see work_copy). A run that was stopped goes on where it was, and
+after an edit just what the edit touches runs again. At last their results are put side by side (see report/whole.py).
 """
 
 import os
@@ -9,13 +10,14 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from eraseflow.mistakes import nearest
 from eraseflow.params import Params, Table
 from eraseflow.params_check import check_table
 from eraseflow.ready import ready
-from eraseflow.work_copy import LOCK, READ, fill_cache, run_table
+from eraseflow.work_copy import run_tables
 
 TESTBED, REPLAYED = "emoji", "unlearndiffatk"  # of one attack alone: replaying costs as much as attacking once more
-COPY, REPORT = Path(".work/full"), Path("reports/full")
+COPIES, REPORT = Path(".work/full"), Path("reports/full")
 SEEDS = 3  # of the default table; all of the full one would take three times its many hours
 
 
@@ -40,44 +42,38 @@ def further_seeds(params: Params) -> dict[str, Table]:
     return {f"seed-{seed}": default.model_copy(update={"seed": seed}) for seed in seeds}
 
 
-def run(params: Params, arguments: Sequence[str]) -> int:
-    """Run the tables, each in its copy, and put the report into reports/full; returns an exit code.
+def tables(params: Params) -> dict[str, Table]:
+    """The tables by the names of their folders: a concept each, then the default one with further seeds."""
+    full = table(params)
+    return {name: full.model_copy(update={"concepts": [name]}) for name in full.concepts} | further_seeds(params)
 
-    arguments: of each `dvc repro` that makes cells, such as --pull.
+
+def run(params: Params, arguments: Sequence[str]) -> int:
+    """Run the tables and put their reports into reports/full; returns an exit code.
+
+    arguments: names of tables, all of them if there is none; others go to each `dvc repro`, such as --pull.
     Raises: SystemExit with one line where something is wrong or missing, before any stage has begun.
     """
-    full = table(params)
-    checked = params.model_copy(update={"table": full})
-    check_table(checked, Path())
-    ready(checked)
-    further = further_seeds(params)
-    code = fill_cache([full, *further.values()], COPY, REPORT / LOCK, arguments, os.cpu_count() or 1)
-    code = code or run_table(full, COPY, REPORT / LOCK)
-    for name, seeded in further.items():
-        print(f"the default table with {name}", flush=True)
-        code = code or run_table(seeded, COPY.with_name(name), REPORT / name / LOCK)
+    every = tables(params)
+    names, others = [[one for one in arguments if one.startswith("-") == option] for option in (False, True)]
+    for name in names:
+        if name not in every:
+            raise SystemExit(f"full: there is no table {name!r}{nearest(name, list(every))}")
+    full = params.model_copy(update={"table": table(params)})
+    check_table(full, Path())
+    ready(full)
+    chosen = {name: one for name, one in every.items() if name in names or not names}
+    code = run_tables(chosen, COPIES, REPORT, list(further_seeds(params)), others, os.cpu_count() or 1)
     if code == 0:
-        publish(COPY, [COPY.with_name(name) for name in further], REPORT)
+        summarise(full, list(every), REPORT)
     return code
 
 
-def publish(full: Path, further: Sequence[Path], out: Path) -> None:
-    """Replace the folder by a copy's report and, of each further seed's copy, the table, in a folder of its name.
+def summarise(full: Params, every: Sequence[str], out: Path) -> None:
+    """Remove what `every` table no longer is, and put those that are there side by side."""
+    from eraseflow.report import whole  # takes seconds
 
-    seeds.csv and seeds.md then say how much the seeds differ; each table has the dvc.lock that its numbers are of.
-    """
-    unfinished = out.with_name(f".{out.name}.part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    made, read = full / "reports", [Path(name).name for name in READ]
-    shutil.copytree(made, unfinished, ignore=lambda folder, _: read if Path(folder) == made else [])
-    shutil.copy2(full / LOCK, unfinished / LOCK)
-    for copy in further:
-        (unfinished / copy.name).mkdir()
-        for name in ("reports/table.csv", LOCK):
-            shutil.copy2(copy / name, unfinished / copy.name)
-    if further:
-        from eraseflow.report import seeds  # takes seconds
-
-        seeds.write([unfinished / "table.csv", *(unfinished / copy.name / "table.csv" for copy in further)], unfinished)
-    shutil.rmtree(out, ignore_errors=True)
-    unfinished.rename(out)
+    for folder in out.iterdir():
+        if folder.is_dir() and folder.name not in every:
+            shutil.rmtree(folder)
+    whole.write(full, list(further_seeds(full)), out)

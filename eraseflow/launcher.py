@@ -77,8 +77,11 @@ def run(command: Sequence[str], preload: Sequence[str]) -> int:
     return code if code >= 0 else 128 - code
 
 
-def environment(address: str) -> dict[str, str]:
-    """Ours, with the server's socket, this interpreter as `python`, and this folder's package before any installed."""
+def environment(address: str = "") -> dict[str, str]:
+    """Ours, with this interpreter as `python`, this folder's package before any installed, and the server's socket.
+
+    Without an address stages find no server.
+    """
     binaries = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     packages = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))
     return os.environ | {SOCKET: address, "PATH": binaries, "PYTHONPATH": packages}

@@ -1,27 +1,23 @@
-"""A table run in a copy of the project, a folder below .work, so that the project's own table stays as it is.
+"""Tables run in copies of the project, folders below .work, so that the project's own table stays as it is.
 
 Only `table:` differs between tables, and DVC reads that from the params.yaml of the folder in which it runs: so each
 runs in a folder of its own, which has its own dvc.lock, cells and report. All folders share one cache, so none computes
-a cell again that another has made.
+a cell again that another has made. DVC runs one stage at a time in a folder; workers run several tables at once.
 
-DVC writes dvc.lock anew after each stage, some 10 ms for each stage in it: with a thousand stages hours in all. So the
-concepts run one after the other, each with a dvc.lock of its own stages, and at last the report over all of them.
-
-DVC runs one stage at a time. So workers, each in a copy of its own, first make the cells of several concepts at once,
-a core each; the run of the table then finds all of them in the cache.
+Tables had better be small. DVC writes dvc.lock anew after each stage, some 10 ms for each stage in it: with a thousand
+stages in one folder hours in all.
 """
 
 import contextlib
 import filecmp
 import multiprocessing
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +27,30 @@ from eraseflow import launcher
 from eraseflow.params import Table
 
 LOCK, PARAMS = Path("dvc.lock"), Path("params.yaml")
-WHOLE, COPIED = Path(".dvc/tmp/whole.lock"), Path(".dvc/tmp/copied")  # in the copy: all stages; the project's files
+CELLS = Path("data/cells")
+COPIED = Path(".dvc/tmp/copied")  # in the copy: the project's files
 READ = ("reports/judges.json", "reports/base/")  # what the report reads of reports/; the rest it writes
+ELSEWHERE = ("published.png", "published.svg", "reproduction.csv")  # the same in every report of a testbed
 
 
-def fill_cache(tables: Sequence[Table], copy: Path, record: Path, arguments: Sequence[str], workers: int) -> int:
-    """Make the cells of all tables, a concept a worker at a time; returns an exit code.
+def run_tables(
+    tables: Mapping[str, Table], copies: Path, out: Path, bare: Sequence[str], arguments: Sequence[str], workers: int
+) -> int:
+    """Run each table in its copy of the folder we are in; its report and dvc.lock go to `out`/name, once it is done.
 
-    Each worker has a copy of the folder we are in, beside `copy` and named after it, and a log of the same name for
-    what DVC and the stages print. Where one fails, the others end with their concept.
+    A table whose cells were made elsewhere, by the same code and params, stays as it is published, for its cells are
+    not here. bare: the tables of whose report only table.csv is wanted. arguments: of each `dvc repro`, such as --pull;
+    then no table is left out. What DVC and the stages print goes into a log beside the copy.
+    Returns an exit code; where one table fails, the workers end with those that they have begun.
     """
-    workers = min(workers, sum(len(table.concepts) for table in tables))
-    print(f"{workers} workers, each with one concept at a time; see {copy}-worker-*.log", flush=True)
+    workers = min(workers, len(tables))
+    print(f"{len(tables)} tables, {workers} at a time; what they print goes to {copies}/*.log", flush=True)
     spawn = multiprocessing.get_context("spawn")
-    todo, following = [(table, concept) for table in tables for concept in table.concepts], spawn.Value("i", 0)
-    names = [copy.with_name(f"{copy.name}-worker-{place}") for place in range(workers)]
-    team = [spawn.Process(target=_work, args=(todo, following, name, record, arguments), daemon=True) for name in names]
+    todo, following = list(tables.items()), spawn.Value("i", 0)
+    team = [
+        spawn.Process(target=_work, args=(todo, following, copies, out, bare, arguments), daemon=True)
+        for _ in range(workers)
+    ]
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # and with us end the workers
     for worker in team:
         worker.start()
@@ -55,55 +59,68 @@ def fill_cache(tables: Sequence[Table], copy: Path, record: Path, arguments: Seq
     return next((worker.exitcode for worker in team if worker.exitcode), 0)
 
 
-def _work(todo: list[tuple[Table, str]], following, copy: Path, record: Path, arguments: Sequence[str]) -> None:
-    """Make one concept of a table after another, until none is left that no worker has taken."""
+def _work(todo: list[tuple[str, Table]], following, copies: Path, out: Path, bare: Sequence[str], arguments) -> None:
+    """Run one table after another, until none is left that no worker has taken."""
     os.environ["OMP_NUM_THREADS"] = "1"  # a core a worker
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    said, log = os.fdopen(os.dup(1), "w", buffering=1), copy.with_name(f"{copy.name}.log").open("w")
-    for stream in (1, 2):
-        os.dup2(log.fileno(), stream)
-    prepare(Path.cwd(), Path.cwd() / copy, record)
-    os.chdir(copy)
+    copies.mkdir(parents=True, exist_ok=True)
+    project, said = Path.cwd(), os.fdopen(os.dup(1), "w", buffering=1)
     while True:
         with following.get_lock():
             place, following.value = following.value, following.value + 1
         if place >= len(todo):
             return
-        table, concept = todo[place]
-        what, started = f"{concept}, seed {table.seed} ({place + 1} of {len(todo)})", time.monotonic()
-        print(f"{what}: begun", file=said)
-        if code := _run_concept(table, concept, arguments):
+        name, table = todo[place]
+        log, started = copies / f"{name}.log", time.monotonic()
+        with log.open("w") as printed:
+            for stream in (1, 2):
+                os.dup2(printed.fileno(), stream)
+        try:
+            code = _run_table(table, project, copies / name, project / out / name, arguments)
+            if code == 0:
+                publish(copies / name, out / name, ["table.csv"] if name in bare else None)
+        except SystemExit as end:
+            print(end, flush=True)
+            code = 1
+        minutes = f"{(time.monotonic() - started) / 60:.0f} min"
+        how = {None: "as published", 0: f"done in {minutes}"}.get(code, f"failed, see {log}")
+        print(f"{name}: {how} ({place + 1} of {len(todo)})", file=said)
+        if code:
             following.value = len(todo)
-            print(f"{what}: failed, see {copy}.log", file=said)
             sys.exit(code)
-        print(f"{what}: done in {(time.monotonic() - started) / 60:.0f} min", file=said)
 
 
-def _run_concept(table: Table, concept: str, arguments: Sequence[str]) -> int:
-    """In a copy: all stages of one of the table's concepts but the report; returns an exit code."""
-    write_table(table.model_copy(update={"concepts": [concept]}))
-    write_lock(LOCK, of_concept(read_lock(WHOLE), concept, table.concepts))
-    code = launcher.repro([*arguments, "cards", "score", "attack", *(["transfer"] if table.transfer else [])])
-    write_lock(WHOLE, read_lock(WHOLE) | read_lock(LOCK))
-    return code
-
-
-def run_table(table: Table, copy: Path, record: Path) -> int:
-    """Run a table in a copy of the folder we are in; returns an exit code, and leaves the report in its reports/.
-
-    record: the dvc.lock of the last run that was published.
-    """
-    prepare(Path.cwd(), Path.cwd() / copy, record)
+def _run_table(table: Table, project: Path, copy: Path, published: Path, arguments: Sequence[str]) -> int | None:
+    """An exit code; None where the published table is of these very cells, which are not here."""
+    fresh = not (copy / CELLS).exists()
+    prepare(project, copy, published / LOCK)
     with contextlib.chdir(copy):
-        for place, concept in enumerate(table.concepts):
-            print(f"{concept}, {place + 1} of {len(table.concepts)} concepts", flush=True)
-            if code := _run_concept(table, concept, ()):
-                return code
         write_table(table)
-        write_lock(LOCK, read_lock(WHOLE))
-        code = launcher.repro(["--single-item", "report"])
-        write_lock(WHOLE, read_lock(WHOLE) | read_lock(LOCK))
-    return code
+        if fresh and not arguments and (published / LOCK).exists() and unchanged():
+            return None
+        return launcher.repro(arguments)
+
+
+def unchanged() -> bool:
+    """Whether every cell of this folder's dvc.lock is one of its code and params, though the cells are not here."""
+    dvc = [sys.executable, "-m", "dvc", "repro"]
+    _call(Path(), *dvc, "methods", "concept")  # these take seconds, and trainings depend on what they write
+    cells = ["score", "attack", *(["transfer"] if yaml.safe_load(PARAMS.read_text())["table"]["transfer"] else [])]
+    return "Running stage" not in _call(Path(), *dvc, "--dry", "--allow-missing", *cells)
+
+
+def publish(copy: Path, out: Path, names: Sequence[str] | None) -> None:
+    """Replace the folder by a copy's report, or these files of it, and dvc.lock, whole or not at all."""
+    unfinished, made = out.with_name(f".{out.name}.part"), copy / "reports"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    others = {*ELSEWHERE, *(Path(name).name for name in READ)}
+
+    def left_out(folder: str, found: list[str]) -> set[str]:
+        return set() if Path(folder) != made else others if names is None else set(found) - set(names)
+
+    shutil.copytree(made, unfinished, ignore=left_out)
+    shutil.copy2(copy / LOCK, unfinished / LOCK)
+    shutil.rmtree(out, ignore_errors=True)
+    unfinished.rename(out)
 
 
 def prepare(project: Path, copy: Path, record: Path) -> None:
@@ -128,23 +145,17 @@ def prepare(project: Path, copy: Path, record: Path) -> None:
         _call(copy, *dvc, "config", "--local", name, value)
     shutil.copy2(project / PARAMS, copy / PARAMS)
     stages: dict[str, Any] = {}
-    for path in (project / record, copy / WHOLE, copy / LOCK):
+    for path in (project / record, copy / LOCK):
         stages |= read_lock(path)
     # What came with the project's files, such as the base model, is described by the project's dvc.lock.
     stages |= {name: stage for name, stage in read_lock(project / LOCK).items() if "@" not in name and name != "report"}
-    write_lock(copy / WHOLE, stages)
+    write_lock(copy / LOCK, stages)
 
 
 def _is_input(name: str) -> bool:
     """Whether a file of the project is the copy's too, rather than a result or replaced there."""
     written = name.startswith("reports/") and not name.startswith(READ)
     return bool(name) and not written and Path(name) not in (LOCK, PARAMS)
-
-
-def of_concept(stages: dict[str, Any], concept: str, concepts: Sequence[str]) -> dict[str, Any]:
-    """Those of a dvc.lock's stages, such as attack@p4d-unicorn-esd, that are not another concept's."""
-    others = set(concepts) - {concept}
-    return {name: stage for name, stage in stages.items() if not others & set(re.split("[@-]", name))}
 
 
 def write_table(names: Table) -> None:
@@ -166,7 +177,7 @@ def write_lock(path: Path, stages: dict[str, Any]) -> None:
 
 
 def _call(folder: Path, *command: str) -> str:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, env=launcher.environment(), capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
     return done.stdout

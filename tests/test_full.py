@@ -14,7 +14,7 @@ from test_chain import repro as run_default
 from eraseflow import full, work_copy
 from eraseflow.params import load
 
-STAGES = {"schema": "2.0", "stages": {}}
+RECORD = full.REPORT / "rose" / "dvc.lock"
 
 
 def test_the_table_has_all_that_has_a_block_for_emoji():
@@ -26,11 +26,17 @@ def test_the_table_has_all_that_has_a_block_for_emoji():
     assert not {"nudity", "church"} & set(names.concepts) and names.transfer == ["unlearndiffatk"]
 
 
-def test_a_concepts_share_of_the_lock():
-    names = ["base", "report", "reference@emoji", "concept@ink_style", "train@unicorn-esd", "attack@p4d-unicorn-esd"]
-    stages = {name: {} for name in [*names, "attack@p4d-ink_style-esd", "train@ink-uce"]}
-    own = work_copy.of_concept(stages, "unicorn", ["unicorn", "ink_style", "ink"])
-    assert list(own) == ["base", "report", "reference@emoji", "train@unicorn-esd", "attack@p4d-unicorn-esd"]
+def test_each_concept_is_a_table_of_its_own_and_so_is_each_further_seed():
+    params = load()
+    tables = full.tables(params)
+    assert list(tables) == [*full.table(params).concepts, "seed-1", "seed-2"]
+    assert all(one.concepts == [name] for name, one in tables.items() if not name.startswith("seed"))
+    assert all(one.attacks == list(params.attacks) for name, one in tables.items() if not name.startswith("seed"))
+
+
+def test_a_table_that_there_is_not_is_one_line():
+    with pytest.raises(SystemExit, match=r"no table 'unicron'; did you mean 'unicorn'\?"):
+        full.run(load(), ["unicron"])
 
 
 @pytest.fixture
@@ -43,19 +49,19 @@ def project(tmp_path) -> Path:
         (tmp_path / name).write_text(text)
     mine, theirs = {"base": {"cmd": "new"}, "train@unicorn-esd": {"cmd": "default"}}, {"base": {"cmd": "old"}}
     work_copy.write_lock(tmp_path / "dvc.lock", mine | {"report": {"cmd": "default"}})
-    (tmp_path / "reports" / "full").mkdir()
-    work_copy.write_lock(tmp_path / "reports" / "full" / "dvc.lock", theirs | {"train@rose-esd": {"cmd": "full"}})
+    (tmp_path / "reports" / "full" / "rose").mkdir(parents=True)
+    work_copy.write_lock(tmp_path / RECORD, theirs | {"train@rose-esd": {"cmd": "full"}})
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     return tmp_path
 
 
 def test_the_copy_follows_the_project_and_keeps_its_results(project):
-    copy = project / full.COPY
-    work_copy.prepare(project, copy, full.REPORT / "dvc.lock")
+    copy = project / full.COPIES / "rose"
+    work_copy.prepare(project, copy, project / RECORD)
     copied = {str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()}
     assert {"eraseflow/a.py", "eraseflow/b.py", "reports/judges.json", "params.yaml"} <= copied
-    assert not {"reports/table.csv", "dvc.lock"} & copied
-    assert work_copy.read_lock(copy / work_copy.WHOLE) == {"base": {"cmd": "new"}, "train@rose-esd": {"cmd": "full"}}
+    assert "reports/table.csv" not in copied
+    assert work_copy.read_lock(copy / "dvc.lock") == {"base": {"cmd": "new"}, "train@rose-esd": {"cmd": "full"}}
     settings = yaml.safe_dump((copy / ".dvc" / "config.local").read_text())
     assert "no_scm = true" in settings and str(project / ".dvc" / "cache") in settings
 
@@ -63,41 +69,37 @@ def test_the_copy_follows_the_project_and_keeps_its_results(project):
     work_copy.write_lock(copy / "dvc.lock", {"train@rose-esd": {"cmd": "stopped here"}})
     (project / "eraseflow" / "a.py").write_text("3")
     (project / "eraseflow" / "b.py").unlink()
-    work_copy.prepare(project, copy, full.REPORT / "dvc.lock")
+    work_copy.prepare(project, copy, project / RECORD)
     assert (copy / "eraseflow" / "a.py").read_text() == "3" and not (copy / "eraseflow" / "b.py").exists()
     assert (copy / "reports" / "table.csv").read_text() == "of the full table"
-    assert work_copy.read_lock(copy / work_copy.WHOLE)["train@rose-esd"] == {"cmd": "stopped here"}
+    assert work_copy.read_lock(copy / "dvc.lock")["train@rose-esd"] == {"cmd": "stopped here"}
 
 
-def test_a_worker_that_fails_ends_the_others_and_says_where_to_look(project, monkeypatch, capfd):
+def test_a_table_that_fails_ends_the_others_and_says_where_to_look(project, monkeypatch, capfd):
     table = load().table
     monkeypatch.chdir(project)  # without a dvc.yaml
-    assert work_copy.fill_cache([table, table], full.COPY, full.REPORT / "dvc.lock", (), 1) != 0
+    assert work_copy.run_tables({"rose": table, "lily": table}, full.COPIES, full.REPORT, [], ["-f"], 1) != 0
     lines = capfd.readouterr().out.splitlines()
-    said = [
-        f"{table.concepts[0]}, seed 0 (1 of 6): {what}" for what in ("begun", "failed, see .work/full-worker-0.log")
-    ]
-    assert lines[1:] == said and "1 workers" in lines[0]
-    assert "dvc.yaml" in (project / ".work" / "full-worker-0.log").read_text()
+    assert lines[1:] == ["rose: failed, see .work/full/rose.log (1 of 2)"]
+    assert "dvc.yaml" in (project / ".work" / "full" / "rose.log").read_text()
 
 
 def test_publishing_replaces_the_folder_and_leaves_out_what_is_not_the_reports(project):
-    out = project / full.REPORT
+    out, copy = project / full.REPORT / "rose", project / "made"
     (out / "gone.csv").write_text("")
-    table = (Path("reports") / "table.csv").read_text()
-    for name in ("base/losses.png", "judges.json", "table.csv", "grids/base/a.png"):
-        made = project / "made" / "reports" / name
+    for name in ("base/losses.png", "judges.json", "table.csv", "published.png", "grids/base/a.png"):
+        made = copy / "reports" / name
         made.parent.mkdir(parents=True, exist_ok=True)
-        made.write_text(table if name == "table.csv" else name)
-    shutil.copy2(project / "dvc.lock", project / "made" / "dvc.lock")
-    shutil.copytree(project / "made", project / "seed-1")
-    full.publish(project / "made", [project / "seed-1"], out)
-    found = {str(path.relative_to(out)) for path in out.rglob("*.*")}
-    of_seeds = {"seed-1/table.csv", "seed-1/dvc.lock", "seeds.csv", "seeds.md"}
-    assert found == {"table.csv", "grids/base/a.png", "dvc.lock"} | of_seeds
+        made.write_text(name)
+    shutil.copy2(project / "dvc.lock", copy / "dvc.lock")
 
-    full.publish(project / "made", [], out)
-    assert not (out / "seeds.csv").exists()
+    def found() -> set[str]:
+        return {str(path.relative_to(out.parent)) for path in out.parent.rglob("*.*") if path.is_file()}
+
+    work_copy.publish(copy, out, None)
+    assert found() == {"rose/table.csv", "rose/grids/base/a.png", "rose/dvc.lock"}
+    work_copy.publish(copy, out, ["table.csv"])
+    assert found() == {"rose/table.csv", "rose/dvc.lock"}
 
 
 def test_further_seeds_are_of_the_default_table_on_its_own_testbed():
@@ -130,18 +132,20 @@ def test_full_beside_the_default_table(tmp_path):
     ran = run_default(folder)
     mine = {name: (folder / name).read_bytes() for name in ("dvc.lock", "params.yaml", "reports/table.csv")}
 
-    def run() -> list[str]:
-        """The stages that the workers ran, and after them the tables."""
-        printed = [call(folder, "python", "-m", "eraseflow", "full").stdout]
-        printed += [log.read_text() for log in (folder / ".work").glob("full-worker-*.log")]
-        return sorted(re.findall(r"^Running stage '(.+)'", "\n".join(printed), re.MULTILINE))
+    def run(*names: str) -> list[str]:
+        """The stages that ran."""
+        printed = call(folder, "python", "-m", "eraseflow", "full", *names).stdout
+        logs = [log.read_text() for log in (folder / ".work" / "full").glob("*.log")]
+        said.append(printed)
+        return sorted(re.findall(r"^Running stage '(.+)'", "\n".join(logs), re.MULTILINE))
 
+    said: list[str] = []
     concepts, methods = ["unicorn", "weapon"], ["original", "uce"]
     everything = cells(concepts, methods, ["random_prefix", "unlearndiffatk"])
     everything |= {f"{stage}{name}" for name in concepts for stage in ("concept@", "transfer@unlearndiffatk-")}
     once_more = {name for name in ran if name.startswith(("concept", "train", "sample", "attack", "score"))}
-    assert run() == sorted([*(everything - ran), *once_more, *once_more, *["report"] * 3]), (
-        "the default table's cells are in the cache, and the tables find there what the workers have made"
+    assert run() == sorted([*(everything - ran), *once_more, *once_more, *["report"] * 4]), (
+        "the default table's cells are in the cache"
     )
     assert {name: (folder / name).read_bytes() for name in mine} == mine
     assert "up to date" in call(folder, "python", "-m", "dvc", "status").stdout
@@ -149,11 +153,26 @@ def test_full_beside_the_default_table(tmp_path):
     assert list(of_full.columns) == list(of_default.columns) and len(of_full) == 2 * 2 * 2
     shared = of_full[(of_full.concept == "unicorn") & (of_full.attack == "random_prefix")]
     assert shared.asr.tolist() == of_default.asr.tolist() and shared.fd.tolist() == of_default.fd.tolist()
-    names = {path.name for path in (folder / "reports" / "full").iterdir()}
-    assert {"index.html", "table.md", "dvc.lock", "transfer"} <= names and not {"base", "judges.json"} & names
-    assert len(pd.read_csv(folder / "reports" / "full" / "transfer" / "matrices.csv")) == 2 * 4
-    of_seeds = pd.read_csv(folder / "reports" / "full" / "seeds.csv")
+    out = folder / "reports" / "full"
+    assert {"index.html", "table.md", "dvc.lock", "transfer"} <= {path.name for path in (out / "unicorn").iterdir()}
+    assert not {"base", "judges.json"} & {path.name for path in (out / "unicorn").iterdir()}
+    assert len(pd.read_csv(out / "transfer.csv")) == 2 * 4
+    assert all(name in (out / "index.html").read_text() for name in ("weapon/index.html", "unicorn/index.html"))
+    of_seeds = pd.read_csv(out / "seeds.csv")
     assert len(of_seeds) == len(of_default) and (of_seeds.fd_high > of_seeds.fd_low).any()
     assert [len(values.split()) for values in of_seeds.asr_values] == [3] * len(of_seeds)
 
     assert run() == [], "nothing to do runs nothing"
+
+    # A machine that has neither copies nor cache: what is published stays, but for what has changed since.
+    published = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    shutil.rmtree(folder / ".work")
+    shutil.rmtree(folder / ".dvc" / "cache")
+    (folder / "eraseflow" / "full.py").open("a").write("# of no concern to a cell\n")
+    run()
+    assert said[-1].count("as published") == 4 and published == {path: path.read_bytes() for path in published}
+    shutil.rmtree(folder / ".work")
+    (folder / "prompts" / "emoji" / "weapon.csv").open("a").write("a weapon\n")
+    again = run("weapon", "seed-1")
+    assert "attack@random_prefix-weapon-uce" in again and "seed-1: as published" in said[-1]
+    assert pd.read_csv(out / "table.csv").n_prompts.tolist() == [3] * 4 + [4] * 4

@@ -1,0 +1,81 @@
+"""`make full`'s reports side by side: the lists of all concepts in one file each, and a page that leads to theirs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from eraseflow import verdict
+from eraseflow.params import Params
+from eraseflow.report import pareto, plots, seeds
+from eraseflow.report.data_uri import data_uri
+from eraseflow.report.readable import at_a_glance
+
+# What each concept's report has, by its name here.
+LISTS = {
+    "table.csv": "table.csv",
+    "costs.csv": "costs.csv",
+    "pareto.csv": "pareto.csv",
+    "order.csv": "order.csv",
+    "transfer.csv": "transfer/matrices.csv",
+}
+
+
+def write(params: Params, further: Sequence[str], out: Path) -> None:
+    """From the reports in `out`, a folder a concept: LISTS, the figure, seeds.csv, seeds.md and index.html.
+
+    further: the folders of the default table with further seeds. Concepts of params' table without a folder are left
+    out, and the page says so.
+    """
+    there = [name for name in params.table.concepts if (out / name / "table.csv").is_file()]
+    for whole, part in LISTS.items():
+        rows = [pd.read_csv(out / name / part, dtype=str, keep_default_na=False) for name in there]
+        pd.concat(rows).to_csv(out / whole, index=False, lineterminator="\n")
+    frame = pd.read_csv(out / "table.csv")
+    for kind in ("png", "svg"):
+        (out / f"fid_vs_attack.{kind}").write_bytes(plots.encode(plots.fid_vs_attack(_of(params, there), frame), kind))
+    compared = [out / name / "table.csv" for name in further if (out / name).is_dir()]
+    if compared:
+        seeds.write([out / "table.csv", *compared], out)
+    (out / "index.html").write_text(_page(params, there, frame, out, bool(compared)), encoding="utf-8")
+
+
+def _of(params: Params, concepts: Sequence[str]) -> Params:
+    table = params.table.model_copy(update={"concepts": list(concepts)})
+    return params.model_copy(update={"table": table})
+
+
+def _page(params: Params, there: Sequence[str], frame: pd.DataFrame, out: Path, seeded: bool) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    fronts = pd.read_csv(out / "pareto.csv", keep_default_na=False)
+    for name in ("dominated_by", "overlapping"):
+        fronts[name] = fronts[name].str.split()
+    figures = {columns: plots.fid_vs_attack(_of(params, there), frame, columns) for columns in (1, 3)}
+    return environment.get_template("whole.html.j2").render(
+        params=params,
+        missing=[name for name in params.table.concepts if name not in there],
+        figures={
+            columns: data_uri(plots.encode(figure, "svg"), "image/svg+xml") for columns, figure in figures.items()
+        },
+        concepts=[_concept(params, name, frame, fronts) for name in there],
+        caution=pareto.CAUTION,
+        seeds=seeded,
+    )
+
+
+def _concept(params: Params, name: str, frame: pd.DataFrame, fronts: pd.DataFrame) -> dict:
+    block, rows = params.concepts[name], frame[frame["concept"] == name]
+    return {
+        "name": name,
+        "block": block,
+        "judge": verdict.rule(block.judge).name,
+        "glance": at_a_glance(frame, name),
+        "sentences": [*pareto.unerased(rows), *pareto.sentences(fronts[fronts["concept"] == name])],
+    }
