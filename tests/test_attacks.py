@@ -7,7 +7,7 @@ import torch
 from conftest import CONCEPT
 from diffusers import StableDiffusionPipeline
 from scipy.optimize import minimize
-from test_rounds import make_victim, never
+from test_rounds import ATTACKS, make_victim, never
 from torch.nn.functional import cosine_similarity, mse_loss, one_hot
 
 from eraseflow import rounds, verdict
@@ -70,6 +70,29 @@ def test_one_steps_gradient_is_that_of_the_one_hot_form(pipeline):
         mse_loss(predicted, noise[row : row + 1]).backward()
     assert ours.abs().max() > 0
     torch.testing.assert_close(ours, chances.grad, rtol=1e-3, atol=1e-6)
+
+
+def test_pooled_states_are_those_of_the_padded_texts(pipeline):
+    victim = make_victim(pipeline, never)
+    ids = pipeline.tokenizer(list(victim.prompts.prompt), padding="max_length", return_tensors="pt").input_ids
+    lengths = []
+    hook = pipeline.text_encoder.register_forward_pre_hook(lambda _, args: lengths.append(args[0].shape[1]))
+    found = victim.read([0, 1, 2], ids, pooled=True)
+    hook.remove()
+    torch.testing.assert_close(found, pipeline.text_encoder(ids).pooler_output)
+    longest = max(len(pipeline.tokenizer(prompt).input_ids) for prompt in victim.prompts.prompt)
+    assert lengths == [longest] and longest < ids.shape[1]
+
+
+@pytest.mark.parametrize("module", [random_prefix, ring_a_bell, mma, unlearndiffatk])
+def test_the_originals_are_drawn_once_where_they_are_asked_for(pipeline, module):
+    victim, drawn = make_victim(pipeline, never), []
+    originals = victim.originals
+    del victim.originals
+    victim.draw_originals = lambda: drawn.append(originals) or originals
+    settings = next(settings for attack, settings in ATTACKS if attack is module)
+    rounds.run(victim, module.attack, module.Settings(**settings), 0)
+    assert len(drawn) == (module is unlearndiffatk)
 
 
 def test_originals_are_noised_as_the_scheduler_does(pipeline):
