@@ -86,7 +86,11 @@ def _against(params: Params, frame: pd.DataFrame, columns: int, x: str, label: s
     rows = [best[best["concept"] == concept] for concept in concepts]
     notes = [_note(of) for of in rows]
     height = max(note.count("\n") for note in notes) + 1
-    figure = Figure(figsize=(4.0 * columns + 0.4, (3.5 + 0.15 * height) * lines + 1.0), layout="constrained")
+    names = [*looks, "before the attack"]
+    beside = min(len(names), 2 * columns)  # in the legend
+    below = 0.23 * -(-len(names) // beside)  # inches
+    size = 4.0 * columns + 0.4, (3.5 + 0.15 * height) * lines + 0.8 + below
+    figure = Figure(figsize=size, layout="constrained")
     figure.get_layout_engine().set(wspace=0.06, hspace=0.06, h_pad=0.1)  # type: ignore[union-attr, call-arg]
     panels = list(figure.subplots(lines, columns, squeeze=False, sharey=True).flat)
     for axes, of, note in zip(panels, rows, notes, strict=False):
@@ -110,8 +114,7 @@ def _against(params: Params, frame: pd.DataFrame, columns: int, x: str, label: s
     figure.suptitle(textwrap.fill(title, 36 * columns), fontweight="bold")
     handles = [Line2D([], [], linestyle="none", marker=m, color=c, markersize=8) for c, m in looks.values()]
     handles.append(Line2D([], [], linestyle="none", marker="o", markersize=6, color="#555555", markerfacecolor="white"))
-    names = [*looks, "before the attack"]
-    figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 2 * columns))
+    figure.legend(handles, names, loc="outside lower center", ncols=beside)
     return figure
 
 
