@@ -75,6 +75,36 @@ def test_the_copy_follows_the_project_and_keeps_its_results(project):
     assert work_copy.read_lock(copy / "dvc.lock")["train@rose-esd"] == {"cmd": "stopped here"}
 
 
+@pytest.mark.slow
+def test_a_table_without_its_cells_is_unchanged_while_what_they_depend_on_is(project, monkeypatch):
+    copy = project / full.COPIES / "rose"
+    work_copy.prepare(project, copy, project / RECORD)
+    monkeypatch.chdir(copy)
+    Path("params.yaml").write_text("table: {transfer: []}\n")
+    stages = {
+        name: {"cmd": f"cp {read} {name}.txt", "deps": [read], "outs": [f"{name}.txt"]}
+        for name, read in {
+            "methods": "params.yaml",
+            "concept": "eraseflow/a.py",
+            "score": "concept.txt",
+            "attack": "eraseflow/b.py",
+        }.items()
+    }
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    Path("dvc.lock").unlink()
+    call(copy, "python", "-m", "dvc", "repro")
+    for name in ("score", "attack"):
+        Path(f"{name}.txt").unlink()
+    shutil.rmtree(project / ".dvc" / "cache")
+    assert work_copy.unchanged() and not Path("score.txt").exists()
+    for name in ("a", "b"):  # what `score` reads only by way of `concept`, and what `attack` reads itself
+        before = Path(f"eraseflow/{name}.py").read_text()
+        Path(f"eraseflow/{name}.py").write_text("changed")
+        assert not work_copy.unchanged()
+        Path(f"eraseflow/{name}.py").write_text(before)
+    assert work_copy.unchanged()
+
+
 def test_a_table_that_fails_ends_the_others_and_says_where_to_look(project, monkeypatch, capfd):
     table = load().table
     monkeypatch.chdir(project)  # without a dvc.yaml

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from eraseflow import verdict
@@ -22,6 +21,7 @@ from eraseflow.report.published import FOOTNOTES, LETTERS
 from eraseflow.report.published_figure import published
 from eraseflow.report.readable import LUCK, at_a_glance, counted, per_attack, readable
 from eraseflow.report.table import REFERENCE
+from eraseflow.report.templates import template
 
 PACKAGES = ["torch", "diffusers", "transformers"]
 
@@ -65,15 +65,8 @@ def render(params: Params, found: Findings, read: Read) -> str:
     Raises: CellError where a picture or the judges' file is missing or has other contents.
     """
     frame = found.table
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     training = read.drawn / "training" / f"{REFERENCE}.png"
-    return environment.get_template("page.html.j2").render(
+    return template("page.html.j2").render(
         params=params,
         testbed=params.testbeds[params.table.testbed],
         reference=REFERENCE,

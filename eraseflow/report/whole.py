@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from eraseflow import verdict
 from eraseflow.params import Params
 from eraseflow.report import pareto, plots, seeds
 from eraseflow.report.data_uri import data_uri
 from eraseflow.report.readable import at_a_glance
+from eraseflow.report.templates import template
 
 # What each concept's report has, by its name here.
 LISTS = {
@@ -47,18 +47,11 @@ def _of(params: Params, concepts: Sequence[str]) -> Params:
 
 
 def _page(params: Params, there: Sequence[str], frame: pd.DataFrame, out: Path, seeded: bool) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     fronts = pd.read_csv(out / "pareto.csv", keep_default_na=False)
     for name in ("dominated_by", "overlapping"):
         fronts[name] = fronts[name].str.split()
     figures = {columns: plots.fid_vs_attack(_of(params, there), frame, columns) for columns in (1, 3)}
-    return environment.get_template("whole.html.j2").render(
+    return template("whole.html.j2").render(
         params=params,
         missing=[name for name in params.table.concepts if name not in there],
         figures={
