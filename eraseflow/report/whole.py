@@ -59,8 +59,15 @@ def _page(params: Params, there: Sequence[str], frame: pd.DataFrame, out: Path, 
         },
         concepts=[_concept(params, name, frame, fronts) for name in there],
         caution=pareto.CAUTION,
+        hours=_seconds(frame) / 3600,
         seeds=seeded,
     )
+
+
+def _seconds(frame: pd.DataFrame) -> float:
+    """What all trainings and attacks took."""
+    trainings = frame.drop_duplicates(["concept", "method"])["train_seconds"]
+    return trainings.sum() + (frame["attack_seconds_per_prompt"] * frame["n_prompts"]).sum()
 
 
 def _concept(params: Params, name: str, frame: pd.DataFrame, fronts: pd.DataFrame) -> dict:
