@@ -1,4 +1,4 @@
-"""Tune the methods' emoji settings on validation concepts, one of each kind and none in the table; one budget for all.
+"""Tune the methods' emoji settings on concepts that are not in the default table, one of each kind; one budget for all.
 
     python benchmarks/tune.py eraseflow esd uce --out benchmarks/tuning.csv
 
@@ -17,8 +17,8 @@ import torch
 
 from eraseflow import params, prompts, sampling, verdict
 from eraseflow.cells import DEVICE, batch, module, setting
+from eraseflow.full import TUNED_ON
 
-VALIDATION = ["drink", "glossy_style", "penguin"]
 SEEDS = [0, 1]  # of the training: one alone says little, a training may end well or badly by chance
 GRIDS = {
     "original": [{}],
@@ -74,7 +74,7 @@ def measure(everything: params.Params, concept: str, method: str, change: dict, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("methods", nargs="+", choices=sorted(GRIDS))
-    parser.add_argument("--concepts", nargs="+", default=VALIDATION, choices=VALIDATION)
+    parser.add_argument("--concepts", nargs="+", default=TUNED_ON, choices=TUNED_ON)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     everything = params.load()

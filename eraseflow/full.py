@@ -19,6 +19,7 @@ from eraseflow.work_copy import run_tables
 TESTBED, REPLAYED = "emoji", "unlearndiffatk"  # of one attack alone: replaying costs as much as attacking once more
 COPIES, REPORT = Path(".work/full"), Path("reports/full")
 SEEDS = 3  # of the default table; all of the full one would take three times its many hours
+TUNED_ON = ["drink", "glossy_style", "penguin"]  # by benchmarks/tune.py; one of each kind, none in the default table
 
 
 def table(params: Params) -> Table:
@@ -76,4 +77,4 @@ def summarise(full: Params, every: Sequence[str], out: Path) -> None:
     for folder in out.iterdir():
         if folder.is_dir() and folder.name not in every:
             shutil.rmtree(folder)
-    whole.write(full, list(further_seeds(full)), out)
+    whole.write(full, list(further_seeds(full)), TUNED_ON, out)

@@ -22,11 +22,11 @@ LISTS = {
 }
 
 
-def write(params: Params, further: Sequence[str], out: Path) -> None:
+def write(params: Params, further: Sequence[str], tuned_on: Sequence[str], out: Path) -> None:
     """From the reports in `out`, a folder a concept: LISTS, the figure, seeds.csv, seeds.md and index.html.
 
-    further: the folders of the default table with further seeds. Concepts of params' table without a folder are left
-    out, and the page says so.
+    further: the folders of the default table with further seeds. tuned_on: the concepts on which settings were tuned.
+    Concepts of params' table without a folder are left out. The page says which these and those are.
     """
     there = [name for name in params.table.concepts if (out / name / "table.csv").is_file()]
     for whole, part in LISTS.items():
@@ -38,7 +38,7 @@ def write(params: Params, further: Sequence[str], out: Path) -> None:
     compared = [out / name / "table.csv" for name in further if (out / name).is_dir()]
     if compared:
         seeds.write([out / "table.csv", *compared], out)
-    (out / "index.html").write_text(_page(params, there, frame, out, bool(compared)), encoding="utf-8")
+    (out / "index.html").write_text(_page(params, there, frame, out, tuned_on, bool(compared)), encoding="utf-8")
 
 
 def _of(params: Params, concepts: Sequence[str]) -> Params:
@@ -46,7 +46,9 @@ def _of(params: Params, concepts: Sequence[str]) -> Params:
     return params.model_copy(update={"table": table})
 
 
-def _page(params: Params, there: Sequence[str], frame: pd.DataFrame, out: Path, seeded: bool) -> str:
+def _page(
+    params: Params, there: Sequence[str], frame: pd.DataFrame, out: Path, tuned_on: Sequence[str], seeded: bool
+) -> str:
     fronts = pd.read_csv(out / "pareto.csv", keep_default_na=False)
     for name in ("dominated_by", "overlapping"):
         fronts[name] = fronts[name].str.split()
@@ -58,6 +60,7 @@ def _page(params: Params, there: Sequence[str], frame: pd.DataFrame, out: Path, 
             columns: data_uri(plots.encode(figure, "svg"), "image/svg+xml") for columns, figure in figures.items()
         },
         concepts=[_concept(params, name, frame, fronts) for name in there],
+        tuned_on=tuned_on,
         caution=pareto.CAUTION,
         hours=_seconds(frame) / 3600,
         seeds=seeded,
