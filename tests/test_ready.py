@@ -1,5 +1,6 @@
 """Before any stage: what the table needs is fetched, or missed in one line; what needs nothing is not imported."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -39,11 +40,12 @@ def refuse(url: str, *_, **__) -> None:
 
 
 def model_in(folder: Path) -> Path:
-    """A folder with files of a pipeline's names."""
-    for name in ["model_index.json", *sd14_testbed.WEIGHTS]:
-        (folder / "model" / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / "model" / name).touch()
-    return folder / "model"
+    """A folder with the files of a pipeline, its weights empty."""
+    unwanted = shutil.ignore_patterns("*.safetensors", "*.csv")
+    model = Path(shutil.copytree(ROOT / "models" / "emoji", folder / "model", ignore=unwanted))
+    for name in sd14_testbed.WEIGHTS:
+        (model / name).touch()
+    return model
 
 
 def test_model_and_networks_are_fetched(sd14, tmp_path, monkeypatch):

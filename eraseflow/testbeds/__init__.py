@@ -1,5 +1,7 @@
 """Testbeds, one a module: the base pipeline, and the real pictures that its kept prompts stand for.
 
+base_model.py is none: it says which base models are supported, and testbeds ask it.
+
 load_pipeline(model, device): the base pipeline, ready to draw. BATCH: pictures that it draws at once.
 LICENCE: what an edited model is shared under, its name on the Hub and a sentence or two.
 ready(testbed, device): fetches what the testbed needs, or ends with one line; called before any stage, without

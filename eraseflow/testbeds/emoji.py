@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DDIMScheduler, StableDiffusionPipeline
 from torch import Tensor
 
 from eraseflow import cells
 from eraseflow.cpu import convolve_linears
 from eraseflow.emoji import pictures
 from eraseflow.params import Testbed
+from eraseflow.testbeds import base_model
 
 BATCH = 48  # pictures drawn at once
 # A second thread hardly helps networks this small, and would round otherwise; `make repro` gives each core its cells.
@@ -28,13 +29,16 @@ PICTURES = Path("data/emoji/pictures.parquet")
 def load_pipeline(model: str, device: str) -> StableDiffusionPipeline:
     """The base pipeline in evaluation mode, in ERASEFLOW_PRECISION, its U-Net laid out for speed.
 
-    Raises: SystemExit with one line where the folder is missing.
+    Raises: SystemExit with one line where the folder is missing, or holds a model of an unsupported kind.
     """
     if not (Path(model) / "model_index.json").is_file():
         raise SystemExit(f"{model}: no base model here; `git checkout {model}` or `dvc repro -f base` makes it")
+    base_model.check(Path(model), model)
     pipeline = StableDiffusionPipeline.from_pretrained(
         model, dtype=cells.DTYPES[cells.PRECISION], safety_checker=None, local_files_only=True
     )
+    # Latents know no bounds: where the model's own config says nothing, DDIM would cut them to -1..1.
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
     pipeline.unet.to(memory_format=torch.channels_last)
     if device == "cpu":
         convolve_linears(pipeline.unet)
@@ -43,7 +47,12 @@ def load_pipeline(model: str, device: str) -> StableDiffusionPipeline:
 
 
 def ready(testbed: Testbed, device: str) -> None:
-    """Nothing to fetch: model, judges and pictures are in git, and any device will do."""
+    """Nothing to fetch: model, judges and pictures are in git, and any device will do.
+
+    Raises: SystemExit with one line where the model is of an unsupported kind.
+    """
+    if (Path(testbed.model) / "model_index.json").is_file():
+        base_model.check(Path(testbed.model), testbed.model)
 
 
 def real_names(testbed: Testbed) -> list[str]:

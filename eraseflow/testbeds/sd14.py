@@ -16,6 +16,7 @@ from torch import Tensor
 
 from eraseflow import cells, hub, prompts
 from eraseflow.params import Testbed
+from eraseflow.testbeds import base_model
 
 MODEL = "CompVis/stable-diffusion-v1-4@133a221b8aa7292a167afc5127cb63fb5005638b"  # as params.yaml names it
 BATCH = 8  # pictures drawn at once; an attack, which needs gradients, then stays below 24 GB
@@ -39,7 +40,7 @@ def load_pipeline(model: str, device: str) -> StableDiffusionPipeline:
 
     model: a local folder or "owner/name@commit", see hub.py. The networks are in ERASEFLOW_PRECISION, with
     channels last; attention is PyTorch's fused one, diffusers' default.
-    Raises: SystemExit with one line where something of it is missing.
+    Raises: SystemExit, see `pipeline_folder`.
     """
     pipeline = StableDiffusionPipeline.from_pretrained(
         pipeline_folder(model),
@@ -62,11 +63,15 @@ def load_pipeline(model: str, device: str) -> StableDiffusionPipeline:
 
 
 def pipeline_folder(model: str) -> Path:
-    """Where the model is, fetched if need be. Raises: SystemExit with one line where something of it is missing."""
+    """Where the model is, fetched if need be.
+
+    Raises: SystemExit with one line where something of it is missing, or where it is of an unsupported kind.
+    """
     folder = hub.snapshot(model, FILES)
     for name in ["model_index.json", *WEIGHTS]:
         if not (folder / name).is_file():
             raise SystemExit(f"{model}: has no {name}; expected a Stable Diffusion pipeline in diffusers' format")
+    base_model.check(folder, model)
     return folder
 
 
