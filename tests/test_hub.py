@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_hub_download, snapshot_download
 
 from eraseflow import hub
 
@@ -73,6 +75,9 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub.notes, "OWN", tmp_path / "own")
+    monkeypatch.setattr(hub.hashes, "out_of_reach", None)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     yield server
     server.shutdown()
     server.server_close()
@@ -146,7 +151,7 @@ def test_what_the_hub_refuses(server, answer, advice):
     assert advice in refused(hub.snapshot, SOURCE)
     assert advice in refused(hub.file, SOURCE, "model_index.json")
     server.refuse = None
-    hub._hashes(hub._address(SOURCE))
+    hub.hashes.known(hub._address(SOURCE), bool)
     server.refuse = answer
     assert advice in refused(hub.file, SOURCE, "model_index.json")
 
@@ -158,6 +163,117 @@ def test_offline(server, monkeypatch):
     assert "cannot be reached" in refused(hub.file, SOURCE, "model_index.json")
 
 
+WEIGHTS = "unet/weights.safetensors"
+
+
+@pytest.fixture
+def filled(server, tmp_path, monkeypatch) -> Path:
+    """The folder of the commit in a cache that `hf download` has filled file by file, the Hub out of reach since."""
+    for name in FILES:
+        hf_hub_download("owner/name", name, revision=COMMIT)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    server.seen.clear()
+    return tmp_path / "cache/models--owner--name/snapshots" / COMMIT
+
+
+def test_a_cache_filled_elsewhere_is_used_and_checked_without_the_hub(filled, server):
+    assert hub.snapshot(SOURCE) == filled and hub.snapshot(SOURCE, ["unet/*"]) == filled
+    assert hub.file(SOURCE, WEIGHTS) == filled / WEIGHTS
+    assert not server.seen
+    (filled / WEIGHTS).resolve().write_bytes(FILES[WEIGHTS][:-1] + b"!")
+    message = refused(hub.snapshot, SOURCE)
+    assert WEIGHTS in message and "by its name in the cache" in message and "delete" in message
+    assert refused(hub.file, SOURCE, WEIGHTS) == message
+    assert hub.file(SOURCE, "model_index.json").is_file()
+
+
+def test_a_cache_filled_as_a_whole_knows_what_it_lacks(server, tmp_path, monkeypatch):
+    folder = Path(snapshot_download("owner/name", revision=COMMIT))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert hub.snapshot(SOURCE) == folder
+    (folder / WEIGHTS).unlink()
+    for call, what in ((hub.snapshot, None), (hub.file, WEIGHTS)):
+        message = refused(call, SOURCE, what)
+        assert f"cannot be reached (OfflineModeIsEnabled) and {WEIGHTS} is not in {tmp_path}" in message
+
+
+def test_a_part_of_a_cache(filled):
+    """Without a listing a missing file is noticed where it is asked for by name, or an index names it."""
+    (filled / WEIGHTS).resolve().unlink()  # as after an interrupted download: the blob is not there
+    assert hub.snapshot(SOURCE) == filled
+    assert "cannot be reached" in refused(hub.file, SOURCE, WEIGHTS)
+    assert "cannot be reached" in refused(hub.snapshot, SOURCE, ["unet/*"])
+    index = {"weight_map": {"a": "weights.safetensors", "b": "weights.safetensors"}}
+    (filled / "unet/weights.safetensors.index.json").write_text(json.dumps(index))
+    assert f"{WEIGHTS} is not in" in refused(hub.snapshot, SOURCE)
+
+
+def test_a_blob_that_is_shared_by_repositories(filled):
+    """huggingface_hub may keep a blob under another hash, in a store of all repositories, and link to it."""
+    blob = (filled / WEIGHTS).resolve()
+    blob.symlink_to(blob.rename(blob.with_name("4" * 64)).name)
+    assert hub.file(SOURCE, WEIGHTS).read_bytes() == FILES[WEIGHTS]
+    blob.resolve().write_bytes(b"!")
+    assert "has the hash" in refused(hub.file, SOURCE, WEIGHTS)
+
+
+def test_a_cache_of_copies_is_used_and_it_is_said(filled, capsys):
+    for name, content in FILES.items():
+        (filled / name).unlink()
+        (filled / name).write_bytes(content)
+    assert hub.snapshot(SOURCE) == filled
+    said = capsys.readouterr().err
+    assert all(name in said for name in FILES) and len(said.splitlines()) == 1
+    assert "nothing says its hash" in said
+
+
+def test_the_hub_is_asked_once_where_nobody_answers(filled, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    waited = []
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", waited.append)
+    assert hub.snapshot(SOURCE) == filled
+    once = len(waited)
+    assert hub.snapshot(SOURCE) == filled and hub.file(SOURCE, WEIGHTS) and len(waited) == once
+    assert os.environ["HF_HUB_OFFLINE"] == "1"  # of the stages
+
+
+@pytest.mark.parametrize("answer", [(500, None), (401, "RepoNotFound"), (429, None)])
+def test_what_the_hub_refuses_may_be_in_the_cache(filled, server, monkeypatch, answer):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
+    server.refuse = answer
+    assert hub.snapshot(SOURCE) == filled
+
+
+@pytest.mark.parametrize("note", ["", "[1]", "{", '{"unet/weights.safetensors": 1}'])
+def test_a_damaged_note_is_none(server, tmp_path, note):
+    folder = hub.snapshot(SOURCE)
+    for path in (tmp_path / "cache/eraseflow").iterdir():
+        if "checked" in path.name or not note.endswith("1}"):
+            path.write_text(note)
+    assert hub.snapshot(SOURCE) == folder
+
+
+def test_notes_lie_elsewhere_where_the_cache_cannot_be_written(server, tmp_path, monkeypatch):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache/eraseflow").write_text("in the way, as no right to write is")
+    folder = hub.snapshot(SOURCE)
+    assert {path.suffixes[-2] for path in (tmp_path / "own").iterdir()} == {".hashes", ".checked"}
+    monkeypatch.setattr(hub.hashes, "of", lambda *_: pytest.fail("hashed again"))
+    assert hub.snapshot(SOURCE) == folder
+
+
+def test_nowhere_to_note_anything(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(hub.notes, "_places", lambda *_: [Path(__file__) / "note.json"])
+    assert hub.snapshot(SOURCE).is_dir()
+
+
+def test_something_else_answers(server):
+    server.refuse = (200, None)
+    assert "answers something else than the Hub does" in refused(hub.snapshot, SOURCE)
+
+
 def test_nobody_answers(server, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)  # it waits between its attempts
@@ -166,7 +282,7 @@ def test_nobody_answers(server, monkeypatch):
 
 def test_a_cache_that_cannot_be_written(server, tmp_path):
     (tmp_path / "cache").write_text("a file where the folder should be")
-    assert "cannot be stored" in refused(hub.snapshot, SOURCE)
+    assert "cannot be stored or read" in refused(hub.snapshot, SOURCE)
 
 
 def test_a_local_folder_is_used_as_it_is(tmp_path):

@@ -2,7 +2,6 @@
 
 import argparse
 from pathlib import Path
-from urllib.error import URLError
 from zipfile import ZipFile
 
 import cv2
@@ -10,14 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import torchvision
 from matplotlib.cbook import get_sample_data
 from nudenet import NudeDetector
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from torchvision import transforms
-from torchvision.models import resnet50
+from torchvision.models import ResNet50_Weights, resnet50
 from transformers import (
     AutoProcessor,
     CLIPVisionConfig,
@@ -127,12 +125,17 @@ def test_another_nudenet_network_is_refused(concept, monkeypatch):
 
 
 @pytest.fixture
-def random_resnet(monkeypatch) -> torch.nn.Module:
+def random_resnet(monkeypatch, tmp_path) -> torch.nn.Module:
     """A ResNet-50 with random weights in the place of the downloaded one."""
     torch.manual_seed(0)
     model = resnet50().eval()
     model.fc.weight.data /= 100  # logits of a trained network's size
-    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", lambda *_, **__: model.state_dict())
+
+    def file(*_) -> Path:
+        torch.save(model.state_dict(), tmp_path / "resnet50.pth")
+        return tmp_path / "resnet50.pth"
+
+    monkeypatch.setattr(imagenet_objects.torch_home, "file", file)
     return model
 
 
@@ -167,16 +170,12 @@ def test_imagenet_objects_first_choice_decides(concept, random_resnet):
     assert rules[0].name == "ResNet-50 IMAGENET1K_V2 top-1"
 
 
-def test_imagenet_objects_without_network_says_what_to_do(concept, monkeypatch):
-    def offline(url, **options):
-        assert options["check_hash"] and options["weights_only"]
-        raise URLError("no network")
-
-    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", offline)
-    with pytest.raises(
-        SystemExit, match=r"resnet50-11ad3fa6\.pth: cannot be had .*no network.*; download it into .*checkpoints"
-    ):
-        imagenet_objects.load("cpu", concept)
+def test_imagenet_objects_are_torchvisions_file_and_no_other(concept, monkeypatch):
+    asked = []
+    monkeypatch.setattr(imagenet_objects.torch_home, "file", lambda *arguments: asked.append(arguments))
+    imagenet_objects.ready(concept)
+    url = ResNet50_Weights.IMAGENET1K_V2.url
+    assert asked == [(url, "resnet50-11ad3fa6.pth", "11ad3fa6")] and url.endswith("/resnet50-11ad3fa6.pth")
 
 
 # Yes/no questions

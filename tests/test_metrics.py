@@ -81,7 +81,7 @@ def test_another_inception_is_not_opened(archive, monkeypatch):
 def test_inception_offline_is_one_line(archive, monkeypatch):
     archive.unlink()
     monkeypatch.setattr(clean_fid_inception, "inception_url", "http://127.0.0.1:9/inception-2015-12-05.pt")
-    with pytest.raises(SystemExit, match=r"cannot be fetched .*; put this file at ") as failure:
+    with pytest.raises(SystemExit, match=r"cannot be had .*; put this file at ") as failure:
         clean_fid_inception.load("cpu")
     assert str(archive) in str(failure.value) and len(str(failure.value).splitlines()) == 1
 

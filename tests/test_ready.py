@@ -98,7 +98,7 @@ def offline(sd14, tmp_path, monkeypatch) -> params.Params:
         ("caravaggio", r"tomg-group-umd/CSD-ViT-L@\w+: the Hub cannot be reached"),
         (
             "church",
-            r"https://download\.pytorch\.org/models/resnet50-.*\(no network\); download it into .*torch/checkpoints",
+            r"https://download\.pytorch\.org/models/resnet50-.*\(no network\); put this file at .*torch/checkpoints",
         ),
         ("van_gogh", r"data/artist: expected a folder that exists, or a Hub repository"),
     ],

@@ -8,32 +8,27 @@ middle 224 x 224, as the weights want it. Raw scores are probabilities that add 
 
 from collections.abc import Callable
 from importlib.resources import files
+from pathlib import Path
 
 import pandas as pd
 import torch
 from torch import Tensor
 from torchvision.models import ResNet50_Weights, resnet50
 
+from eraseflow.hub import torch_home
 from eraseflow.params import Concept
 
 NAME = "ResNet-50 IMAGENET1K_V2"
 WEIGHTS = ResNet50_Weights.IMAGENET1K_V2  # its address ends with the start of the file's SHA-256
 BATCH = 64
 CATEGORIES = files("eraseflow.judges").joinpath("imagenet_objects.txt")  # torchvision's names, in ImageNet's order
-LABELS = [f"object/{name}" for name in CATEGORIES.read_text().splitlines()]
+LABELS = [f"object/{name}" for name in CATEGORIES.read_text(encoding="utf-8").splitlines()]
 
 
-def ready(concept: Concept) -> dict[str, Tensor]:
-    """The weights, fetched if they are not in PyTorch's own folder of downloads.
-
-    Raises: SystemExit where they cannot be had or are not those of the published hash.
-    """
-    try:
-        return WEIGHTS.get_state_dict(progress=False, check_hash=True, weights_only=True, map_location="cpu")
-    except (OSError, RuntimeError) as error:
-        what = " ".join(str(error).split())
-        folder = f"{torch.hub.get_dir()}/checkpoints"
-        raise SystemExit(f"{WEIGHTS.url}: cannot be had ({what}); download it into {folder}") from error
+def ready(concept: Concept) -> Path:
+    """The weights' file, fetched if it is not there. Raises: SystemExit as torch_home.file does."""
+    name = WEIGHTS.url.rpartition("/")[2]
+    return torch_home.file(WEIGHTS.url, name, Path(name).stem.rpartition("-")[2])
 
 
 def load(device: str, concept: Concept) -> Callable[[Tensor], pd.DataFrame]:
@@ -42,7 +37,7 @@ def load(device: str, concept: Concept) -> Callable[[Tensor], pd.DataFrame]:
     Raises: SystemExit as `ready` does.
     """
     model = resnet50()
-    model.load_state_dict(ready(concept))
+    model.load_state_dict(torch.load(ready(concept), map_location="cpu", weights_only=True))
     model.to(device).eval()
     prepare = WEIGHTS.transforms()
 

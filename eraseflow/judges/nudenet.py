@@ -58,15 +58,25 @@ PROTOCOLS = {
 }
 
 
+def ready(concept: Concept) -> None:
+    """Raises: SystemExit where the installed package holds another network, or none that can be read."""
+    network = Path(package.__file__).with_name("320n.onnx")
+    try:
+        found = hashlib.sha256(network.read_bytes()).hexdigest()
+    except OSError as error:
+        found = error.strerror or type(error).__name__
+    if found != SHA256:
+        what = f"is not the network of nudenet 3.4.2 ({found})"
+        raise SystemExit(f"{network}: {what}; run `pip install --force-reinstall nudenet==3.4.2`")
+
+
 def load(device: str, concept: Concept) -> Callable[[Tensor], pd.DataFrame]:
     """The judge: pictures (n, 3, H, W) uint8 to the best score (0..1) of each class. It is the same for every concept.
 
-    Raises: SystemExit where the installed package holds another network.
+    Raises: SystemExit as `ready` does.
     """
+    ready(concept)
     detector = package.NudeDetector()
-    network = Path(package.__file__).with_name("320n.onnx")
-    if hashlib.sha256(network.read_bytes()).hexdigest() != SHA256:
-        raise SystemExit(f"{network}: is not the network of nudenet 3.4.2; run `pip install nudenet==3.4.2`")
 
     def judge(pictures: Tensor) -> pd.DataFrame:
         found = [best(seen) for part in pictures.split(BATCH) for seen in detect(detector, part)]

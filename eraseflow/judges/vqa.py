@@ -33,9 +33,13 @@ NEEDS = ["questions"]
 LABELS = ["concept/yes", "rest/right"]
 
 
-def ready(concept: Concept) -> None:
-    """Fetch the model. Raises: SystemExit as hub.snapshot does."""
-    hub.snapshot(SOURCE, FILES)
+def ready(concept: Concept) -> Path:
+    """The model's folder, fetched. Raises: SystemExit as hub.snapshot does, or where the download is a part of it."""
+    folder = hub.snapshot(SOURCE, FILES)
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        if not (folder / name).is_file():
+            raise SystemExit(f"{SOURCE}: has no {name} in {folder}; expected the model, downloaded whole")
+    return folder
 
 
 def load(device: str, concept: Concept) -> Callable[[Tensor], pd.DataFrame]:
@@ -43,8 +47,7 @@ def load(device: str, concept: Concept) -> Callable[[Tensor], pd.DataFrame]:
 
     Raises: SystemExit where the model cannot be had; ParamsError where the question file is wrong.
     """
-    asked = _questions(concept)
-    folder = hub.snapshot(SOURCE, FILES)
+    asked, folder = _questions(concept), ready(concept)
     processor = AutoProcessor.from_pretrained(folder)
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype="auto", use_safetensors=True).to(device).eval()
     texts = [_as_chat(processor, question) for question in asked]

@@ -8,8 +8,6 @@ and its constants are read by PyTorch's own reader: no Python is run or unpickle
 so it is opened only if its SHA-256 is the one below, whatever the folder it lies in.
 """
 
-import hashlib
-import urllib.error
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from cleanfid.inception_torchscript import InceptionV3W
 from cleanfid.resize import build_resizer
 from torch import Tensor
 
+from eraseflow.hub import torch_home
 from eraseflow.metrics.image_text import batches
 
 FILE = "inception-2015-12-05.pt"
@@ -45,22 +44,8 @@ class Inception:
 
 
 def ready() -> Path:
-    """The network's file in PyTorch's own folder of downloads (TORCH_HOME), fetched if it is not there, and checked.
-
-    Raises: SystemExit with one line where it cannot be fetched or is another file.
-    """
-    path = Path(torch.hub.get_dir()) / "checkpoints" / FILE
-    if not path.is_file():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(inception_url, str(path), hash_prefix=SHA256)
-        except (OSError, RuntimeError, urllib.error.URLError) as error:
-            raise SystemExit(f"{inception_url}: cannot be fetched ({error}); put this file at {path}") from None
-    with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != SHA256:
-        raise SystemExit(f"{path}: has the SHA-256 {found}, expected {SHA256}; delete it")
-    return path
+    """The network's file, fetched if it is not there. Raises: SystemExit as torch_home.file does."""
+    return torch_home.file(inception_url, FILE, SHA256)
 
 
 def load(device: str) -> Inception:

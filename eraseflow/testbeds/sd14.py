@@ -32,6 +32,11 @@ WEIGHTS = [
     "unet/diffusion_pytorch_model.safetensors",
     "vae/diffusion_pytorch_model.safetensors",
 ]
+CONFIGS = [
+    "model_index.json",
+    "scheduler/scheduler_config.json",
+    *(f"{Path(name).parent}/config.json" for name in WEIGHTS),
+]
 FILES = ["model_index.json", "scheduler/*.json", "tokenizer/*", "*/config.json", *WEIGHTS]
 
 
@@ -68,9 +73,10 @@ def pipeline_folder(model: str) -> Path:
     Raises: SystemExit with one line where something of it is missing, or where it is of an unsupported kind.
     """
     folder = hub.snapshot(model, FILES)
-    for name in ["model_index.json", *WEIGHTS]:
+    for name in [*CONFIGS, *WEIGHTS]:
         if not (folder / name).is_file():
-            raise SystemExit(f"{model}: has no {name}; expected a Stable Diffusion pipeline in diffusers' format")
+            what = "expected a Stable Diffusion pipeline in diffusers' format, downloaded whole"
+            raise SystemExit(f"{model}: has no {name}; {what}")
     base_model.check(folder, model)
     return folder
 
