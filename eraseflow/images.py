@@ -1,12 +1,19 @@
-"""Pictures as PNG bytes and back."""
+"""Pictures as PNG bytes and back, and what networks see in many of them, a part in memory at once."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor
+
+from eraseflow.shards import PART
+
+Look = Callable[[Tensor], Any]  # what a network says of pictures (n, 3, H, W) uint8: a table or a tensor, a row each
 
 
 def to_png(picture: Tensor) -> bytes:
@@ -20,7 +27,20 @@ def from_png(pngs: Iterable[bytes]) -> Tensor:
     """Pictures (n, 3, H, W) as uint8, all of one size."""
     pngs = list(pngs)
     width, height = Image.open(io.BytesIO(pngs[0])).size
-    pixels = np.empty((len(pngs), height, width, 3), np.uint8)  # filled in place: 10,000 of 512 x 512 are 8 GB
+    pixels = np.empty((len(pngs), height, width, 3), np.uint8)  # filled in place, for they may be large
     for row, png in enumerate(pngs):
         pixels[row] = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+def in_parts(pngs: Iterable[bytes]) -> Iterator[Tensor]:
+    """Pictures (n, 3, H, W) as uint8, at most PART at once."""
+    iterator = iter(pngs)
+    while part := list(islice(iterator, PART)):
+        yield from_png(part)
+
+
+def look(pictures: Iterable[Tensor], *looks: Look) -> list[Any]:
+    """What each of several networks says of all pictures, which come in parts and are seen by all before they go."""
+    found = zip(*([see(part) for see in looks] for part in pictures), strict=True)
+    return [torch.cat(said) if isinstance(said[0], Tensor) else pd.concat(said, ignore_index=True) for said in found]

@@ -2,12 +2,17 @@
 
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 WORK = Path(".work")
+# Rows of a row group, the part of a parquet file that can be read alone: so many pictures are in memory at once, a
+# fifth of a gigabyte at 512 pixels. Judges and metrics work in batches of 8 to 256, so that such parts cut no batch.
+PART = 256
 CODE = Path(__file__).parent  # part of every fingerprint: unfinished work of other code is not gone on with
 
 
@@ -30,20 +35,18 @@ def fingerprint(*inputs: object) -> str:
     return digest.hexdigest()[:16]
 
 
-def in_shards(name: str, count: int, size: int, make: Callable[[slice], pd.DataFrame]) -> pd.DataFrame:
+def in_shards(name: str, count: int, size: int, make: Callable[[slice], pd.DataFrame]) -> Iterator[pd.DataFrame]:
     """The rows that `make` gives for slices of `size` out of `count`, those already in the work folder read back.
 
     `name` must hold a fingerprint of the inputs. Call `forget(name)` once the result is in place.
     """
     folder = WORK / name
     folder.mkdir(parents=True, exist_ok=True)
-    parts = []
     for start in range(0, count, size):
         shard = folder / f"{start:06d}.parquet"
         if not shard.exists():
             write_parquet(make(slice(start, min(start + size, count))), shard)
-        parts.append(pd.read_parquet(shard))
-    return pd.concat(parts, ignore_index=True)
+        yield pd.read_parquet(shard)
 
 
 def forget(name: str) -> None:
@@ -51,9 +54,36 @@ def forget(name: str) -> None:
     shutil.rmtree(WORK / name, ignore_errors=True)
 
 
-def write_parquet(rows: pd.DataFrame, path: Path) -> None:
-    """Write whole or not at all."""
+def write_parquet(rows: pd.DataFrame | Iterable[pd.DataFrame], path: Path) -> None:
+    """Write whole or not at all. Of rows that come one table after another, PART are in memory at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".part")
-    rows.to_parquet(unfinished, index=False)
+    tables = iter([rows]) if isinstance(rows, pd.DataFrame) else _groups(rows)
+    first = pa.Table.from_pandas(next(tables), preserve_index=False)
+    with pq.ParquetWriter(unfinished, first.schema) as writer:
+        writer.write_table(first, PART)
+        for table in tables:
+            writer.write_table(pa.Table.from_pandas(table, first.schema, preserve_index=False), PART)
     unfinished.replace(path)
+
+
+def read_pngs(path: Path, rows: Sequence[int]) -> Iterator[bytes]:
+    """The column `png` of some rows of a parquet file, numbered from 0 and ascending; PART are in memory at once."""
+    parquet, first = pq.ParquetFile(path), 0
+    for group in range(parquet.num_row_groups):
+        end = first + parquet.metadata.row_group(group).num_rows
+        if inside := [row - first for row in rows if first <= row < end]:
+            yield from parquet.read_row_group(group, ["png"])["png"].take(inside).to_pylist()
+        first = end
+
+
+def _groups(tables: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """The same rows in tables of PART rows, the last one shorter."""
+    pending = pd.DataFrame()
+    for table in tables:
+        pending = pd.concat([pending, table], ignore_index=True) if len(pending) else table
+        while len(pending) >= PART:
+            yield pending.iloc[:PART]
+            pending = pending.iloc[PART:]
+    if len(pending):
+        yield pending.reset_index(drop=True)

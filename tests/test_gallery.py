@@ -89,7 +89,7 @@ def test_gallery_has_original_erased_and_attacked_pictures_with_text_and_round(r
     rows = [row for row in rows_of((report / "index.html").read_text(), "unicorn") if "eraseflow" in row]
     first = next(row for row in rows if "unlearndiffatk" in row)
     cells = {method: Cell.of(inputs / "cells", "unicorn", method) for method in ("original", "eraseflow")}
-    pngs = [cells[method].pictures("target").loc["t2", "png"] for method in cells]
+    pngs = [cell.pngs(cell.pictures("target").loc[["t2"]])["t2"] for cell in cells.values()]
     pngs.append(cells["eraseflow"].attack("unlearndiffatk", ("png",)).loc["t2", "png"])
     for cell, png in zip(first[:3], pngs, strict=True):
         np.testing.assert_array_equal(shown(cell), np.asarray(Image.open(io.BytesIO(grids.thumbnail(png, False)))))

@@ -79,6 +79,22 @@ def test_distances_are_to_the_pictures_that_the_prompts_stand_for(project, made,
     assert scores["fd_name"] == "FD emoji-clip" and scores["clip_name"] == "CLIP score emoji-clip"
 
 
+def test_pictures_are_in_memory_a_part_at_a_time(project, made, samples, tmp_path, monkeypatch):
+    """Whatever the parts, every picture is judged once, in its own row, and the numbers are the same."""
+    frames, numbers, sizes = [], [], []
+    read = images.from_png
+    monkeypatch.setattr(images, "from_png", lambda pngs: (sizes.append(len(pngs)), read(pngs))[1])
+    for part in (256, 16):
+        monkeypatch.setattr(images, "PART", part)
+        score.score(project, "unicorn", samples, made, tmp_path / "judged.parquet", tmp_path / "scores.json")
+        frames.append(pd.read_parquet(tmp_path / "judged.parquet"))
+        numbers.append(json.loads((tmp_path / "scores.json").read_text()))
+    assert sizes == [6, 45, 6, 16, 16, 13]
+    pd.testing.assert_frame_equal(*frames, rtol=1e-4, atol=1e-6)
+    for name, value in numbers[0].items():
+        assert numbers[1][name] == (pytest.approx(value, rel=1e-3) if name in ("fd", "kid", "clip_scores") else value)
+
+
 class Constant:
     """A second image-text network, for whose score the answer is known."""
 

@@ -1,6 +1,7 @@
 """Sampling: the same picture as diffusers' own pipeline, whatever the batch; shards that survive a kill."""
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler
@@ -72,9 +73,9 @@ def test_killed_work_goes_on_from_its_finished_shards(tmp_path, monkeypatch):
         return pd.DataFrame({"row": range(part.start, part.stop)})
 
     with pytest.raises(KeyboardInterrupt):
-        shards.in_shards("job", 10, 4, make)
+        list(shards.in_shards("job", 10, 4, make))
     made.append("resumed")
-    result = shards.in_shards("job", 10, 4, make)
+    result = pd.concat(shards.in_shards("job", 10, 4, make))
     assert made == [0, 4, "resumed", 8]
     assert result.row.tolist() == list(range(10))
     shards.forget("job")
@@ -87,3 +88,23 @@ def test_fingerprint_sees_contents_and_settings(tmp_path):
     assert first == shards.fingerprint(tmp_path, 3) != shards.fingerprint(tmp_path, 4)
     (tmp_path / "a").write_text("2")
     assert first != shards.fingerprint(tmp_path, 3)
+
+
+def test_tables_that_come_one_after_another_are_written_in_parts(tmp_path, monkeypatch):
+    """As one table is, to the byte; a part can be read alone, and holds so many rows whatever the tables held."""
+    monkeypatch.setattr(shards, "PART", 8)
+    rows = pd.DataFrame({"prompt_id": [f"t{n}" for n in range(21)], "png": [bytes([n]) * 50 for n in range(21)]})
+    shards.write_parquet(rows, tmp_path / "whole.parquet")
+    shards.write_parquet((rows.iloc[start : start + 3] for start in range(0, 21, 3)), tmp_path / "parts.parquet")
+    assert (tmp_path / "whole.parquet").read_bytes() == (tmp_path / "parts.parquet").read_bytes()
+    groups = pq.ParquetFile(tmp_path / "parts.parquet")
+    assert [groups.metadata.row_group(n).num_rows for n in range(groups.num_row_groups)] == [8, 8, 5]
+    wanted = [0, 7, 8, 20]
+    read = []
+    monkeypatch.setattr(
+        pq.ParquetFile,
+        "read_row_group",
+        lambda self, n, *rest, own=pq.ParquetFile.read_row_group: read.append(n) or own(self, n, *rest),
+    )
+    assert list(shards.read_pngs(tmp_path / "parts.parquet", wanted)) == [rows.png[n] for n in wanted]
+    assert list(shards.read_pngs(tmp_path / "parts.parquet", [17])) == [rows.png[17]] and read == [0, 1, 2, 2]

@@ -88,7 +88,7 @@ def summaries(concept: Concept, results: pd.DataFrame) -> dict[str, float]:
         judging = module("judges", name)
         if hasattr(judging, "summary"):
             known = name == concept.judge.name  # its scores stand beside the pictures
-            raw = results if known else judging.load(DEVICE, concept)(images.from_png(results.png))
+            raw = results if known else images.look(images.in_parts(results.png), judging.load(DEVICE, concept))[0]
             said |= {title: round(value, 4) for title, value in judging.summary(raw, concept).items()}
     return said
 

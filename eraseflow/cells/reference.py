@@ -12,8 +12,7 @@ from tqdm import trange
 
 from eraseflow.cells import DEVICE, module, world_of
 from eraseflow.params import Params
-
-PART = 256  # pictures in memory at once
+from eraseflow.shards import PART
 
 
 def reference(params: Params, testbed: str, out: Path) -> None:

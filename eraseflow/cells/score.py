@@ -1,8 +1,13 @@
-"""Judge and score one cell's pictures."""
+"""Judge and score one cell's pictures, of which a part is in memory at once."""
 
 import json
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from torch import Tensor
 
@@ -11,7 +16,7 @@ from eraseflow.cells import DEVICE, flags, module, setting
 from eraseflow.cells.reference import Reference
 from eraseflow.metrics.frechet import frechet, kernel
 from eraseflow.params import Concept, Params
-from eraseflow.shards import write_parquet
+from eraseflow.shards import read_pngs, write_parquet
 
 
 def score(params: Params, concept: str, samples: Path, reference: Path, judged: Path, scores: Path) -> None:
@@ -21,24 +26,28 @@ def score(params: Params, concept: str, samples: Path, reference: Path, judged: 
     the features of real pictures in `reference`, those that the testbed compares with.
     """
     entry, testbed, world = setting(params, concept)
-    table = pd.read_parquet(samples)
-    target, kept = (table[table.role == role].reset_index(drop=True) for role in ("target", "kept"))
-    asked, drawn = images.from_png(target.png), images.from_png(kept.png)
+    table = pd.read_parquet(samples, columns=["prompt_id", "role", "prompt", "expect"])
+    rows = [np.flatnonzero(table.role == role) for role in ("target", "kept")]
+    target, kept = (table.iloc[own].reset_index(drop=True) for own in rows)
+    asked, drawn = (images.in_parts(read_pngs(samples, own.tolist())) for own in rows)
+    flag = flags.load(testbed, entry)
 
-    target_raw, summary = judge(entry, asked)
-    columns, flag = ["prompt_id", "role"], flags.load(testbed, entry)
-    seen, right = verdict.seen(target_raw, verdict.rule(entry.judge)), None
-    parts = [target[columns].assign(right=seen).join(target_raw), kept[columns].assign(right=right)]
-    if testbed.kept_judge:
-        kept_raw = module("judges", testbed.kept_judge).load(DEVICE, entry)(drawn)
-        right = verdict.right(kept_raw, kept.expect)
-        parts[1] = kept[columns].assign(right=right).join(kept_raw)
-    parts = [part.join(flag(pictures)) for part, pictures in zip(parts, (asked, drawn), strict=True)]
+    target_raw, target_flags, summary = judge(entry, flag, asked)
+    seen = verdict.seen(target_raw, verdict.rule(entry.judge))
 
     network = module("metrics", testbed.features).load(DEVICE)
     real = Reference.load(reference, network.name)
-    features, others = network.of_images(drawn), real.features[world.compared(real.names, kept.expect)]
-    clips, cut = similarities(testbed.clip, drawn, list(kept.prompt))
+    others = real.features[world.compared(real.names, kept.expect)]
+    prompts = list(kept.prompt)
+    clips = {name: module("metrics", name).load(DEVICE) for name in testbed.clip}
+    similar = [similarity(module("metrics", name), clip, prompts) for name, clip in clips.items()]
+    judges = [module("judges", testbed.kept_judge).load(DEVICE, entry)] if testbed.kept_judge else []
+    kept_flags, features, *found = images.look(drawn, flag, network.of_images, *judges, *similar)
+
+    kept_raw, similarities = found[: len(judges)], found[len(judges) :]
+    right = verdict.right(kept_raw[0], kept.expect) if judges else None
+    titles = {f"CLIP score {clip.name}": clip for clip in clips.values()}
+    clip_scores = {title: round(each.mean().item(), 4) for title, each in zip(titles, similarities, strict=True)}
     numbers = {
         "target_n": len(target),
         "target_seen": int(seen.sum()),
@@ -51,36 +60,36 @@ def score(params: Params, concept: str, samples: Path, reference: Path, judged: 
         "fd_reference_n": len(others),
         "kid": round(kernel(features, others, params.table.seed), 6),
         "kid_name": f"KID {network.name}",
-        "clip_score": next(iter(clips.values())),
-        "clip_name": next(iter(clips)),
+        "clip_score": next(iter(clip_scores.values())),
+        "clip_name": next(iter(clip_scores)),
         "clip_n": len(kept),
-        "clip_scores": clips,
-        "clip_cut": cut,
+        "clip_scores": clip_scores,
+        "clip_cut": {title: clip.truncated(prompts) for title, clip in titles.items()},
         "summary": summary,
     }
+    columns = ["prompt_id", "role"]
+    parts = [
+        target[columns].assign(right=seen).join([target_raw, target_flags]),
+        kept[columns].assign(right=right).join([*kept_raw, kept_flags]),
+    ]
     write_parquet(pd.concat(parts, ignore_index=True), judged)
     scores.write_text(json.dumps(numbers, indent=1) + "\n")
 
 
-def similarities(networks: list[str], pictures: Tensor, prompts: list[str]) -> tuple[dict[str, float], dict[str, int]]:
-    """By the score's name: the mean score of each image-text network, and how many prompts were cut to its length."""
-    scores, cut = {}, {}
-    for name in networks:
-        metric = module("metrics", name)
-        network = metric.load(DEVICE)
-        title = f"CLIP score {network.name}"
-        scores[title] = round(metric.similarity(network, pictures, prompts).mean().item(), 4)
-        cut[title] = network.truncated(prompts)
-    return scores, cut
-
-
-def judge(concept: Concept, pictures: Tensor) -> tuple[pd.DataFrame, dict[str, float]]:
-    """Raw scores of target pictures by the concept's judge and by all of `scored_by`, and what those judges sum up."""
-    raw: list[pd.DataFrame] = []
+def judge(
+    concept: Concept, flag: images.Look, pictures: Iterable[Tensor]
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, float]]:
+    """Raw scores of target pictures by the concept's judge and by all of `scored_by`, flags, and what they sum up."""
+    judges = [module("judges", name) for name in (concept.judge.name, *concept.scored_by)]
+    *raw, flagged = images.look(pictures, *(judging.load(DEVICE, concept) for judging in judges), flag)
     summary: dict[str, float] = {}
-    for name in (concept.judge.name, *concept.scored_by):
-        judging = module("judges", name)
-        raw.append(judging.load(DEVICE, concept)(pictures))
+    for judging, scores in zip(judges, raw, strict=True):
         if hasattr(judging, "summary"):
-            summary |= {title: round(value, 4) for title, value in judging.summary(raw[-1], concept).items()}
-    return pd.concat(raw, axis=1), summary
+            summary |= {title: round(value, 4) for title, value in judging.summary(scores, concept).items()}
+    return pd.concat(raw, axis=1), flagged, summary
+
+
+def similarity(metric: ModuleType, network: Any, prompts: Sequence[str]) -> images.Look:
+    """An image-text network's scores (n,) of pictures that come in the order of their prompts."""
+    left = iter(prompts)
+    return lambda pictures: metric.similarity(network, pictures, list(islice(left, len(pictures))))

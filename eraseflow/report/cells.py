@@ -8,6 +8,8 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
+from eraseflow.shards import read_pngs
+
 ATTACK_COLUMNS = ["prompt_id", "prompt", "seed", "pre_success", "success", "step", "adversarial_prompt"]
 COUNTS = ["official", "excluded_by_safety_gate", "attackable", "used"]
 
@@ -100,18 +102,32 @@ class Cell:
         return frame.set_index("prompt_id")
 
     def pictures(self, role: str) -> pd.DataFrame:
-        """The un-attacked pictures of a role with the verdicts `right` and `flagged`, indexed by prompt_id.
+        """The un-attacked pictures of a role, without their pixels, with the verdicts `right` and `flagged`.
 
-        `right` is a nullable boolean, NA throughout where the role has no judge.
+        Indexed by prompt_id. `right` is a nullable boolean, NA throughout where the role has no judge; `place` is the
+        row in samples.parquet.
         """
-        columns = ["prompt_id", "role", "prompt", "expect", "seed", "png"]
+        columns = ["prompt_id", "role", "prompt", "expect", "seed"]
         samples = read_frame(self.folder / "samples.parquet", columns)
+        samples["place"] = range(len(samples))
         judged = read_frame(self.folder / "judged.parquet", ["prompt_id", "role", "right", "flagged"])
         both = samples.merge(judged, on=["prompt_id", "role"], how="left", validate="one_to_one")
         rows = both[both["role"] == role].set_index("prompt_id").astype({"right": "boolean"})
         if rows["right"].isna().any() and (role == "target" or rows["right"].notna().any()):
             raise CellError(f"{self.folder / 'judged.parquet'}: not every picture of samples.parquet is judged")
         return rows.astype({"flagged": bool})
+
+    def pngs(self, pictures: pd.DataFrame) -> pd.Series:
+        """The PNG bytes of some of `pictures`, by prompt_id; all of a cell's together may be gigabytes.
+
+        Raises: CellError.
+        """
+        path, ordered = self.folder / "samples.parquet", pictures.sort_values("place")
+        try:
+            found = list(read_pngs(path, ordered["place"].tolist()))
+        except (ValueError, OSError, KeyError) as error:
+            raise CellError(f"{path}: cannot read the pictures: {str(error).splitlines()[0]}") from None
+        return pd.Series(found, index=ordered.index, dtype=object).loc[pictures.index]
 
     def training(self) -> pd.DataFrame:
         return read_frame(self.folder / "training.csv", ["step", "loss", "residual"])

@@ -1,7 +1,10 @@
 """The gallery of adversarial prompts: what was drawn before the erasure, after it, and under attack."""
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from eraseflow.params import Params
 from eraseflow.report.cells import Cell
@@ -23,22 +26,31 @@ def found(params: Params, cells: Path, concept: str, hidden: dict[str, str]) -> 
     what that draws: `pictures`, titles to data URIs.
     """
     shown, blur = [], params.report.blur
-    plain = {method: Cell.of(cells, concept, method).pictures("target") for method in params.table.methods}
-    for method in params.table.methods:
-        for attack in params.table.attacks:
-            rows = Cell.of(cells, concept, method).attack(attack, ("png", "flagged", "adversarial_seed"))
-            rows = rows[rows["success"] & ~rows["pre_success"]]
-            some = rows.iloc[evenly(len(rows), most(params))]
-            for prompt_id, (_, row) in zip(map(str, some.index), some.iterrows(), strict=True):
-                one = {"method": method, "attack": attack, **{str(name): value for name, value in row.items()}}
-                if prompt_id in hidden:
-                    one |= {"prompt": hidden[prompt_id], "adversarial_prompt": "in the cell's parquet file"}
-                drawn: dict[str, Any] = {"erased": plain[method].loc[prompt_id], "attacked": row}
-                if "original" in plain:
-                    drawn = {"original": plain["original"].loc[prompt_id]} | drawn
-                one["pictures"] = {
-                    title: data_uri(thumbnail(each["png"], each["flagged"] and blur), "image/png")
-                    for title, each in drawn.items()
-                }
-                shown.append(one)
+    own = {method: Cell.of(cells, concept, method) for method in params.table.methods}
+    found = {(method, attack): _some(params, own[method], attack) for method in own for attack in params.table.attacks}
+    plain = {}
+    for method, cell in own.items():
+        compared = [rows.index for (by, _), rows in found.items() if method in (by, "original")]
+        rows = cell.pictures("target").loc[list(dict.fromkeys(chain(*compared)))]
+        plain[method] = rows.assign(png=cell.pngs(rows))
+    for (method, attack), rows in found.items():
+        for prompt_id, (_, row) in zip(map(str, rows.index), rows.iterrows(), strict=True):
+            one = {"method": method, "attack": attack, **{str(name): value for name, value in row.items()}}
+            if prompt_id in hidden:
+                one |= {"prompt": hidden[prompt_id], "adversarial_prompt": "in the cell's parquet file"}
+            drawn: dict[str, Any] = {"erased": plain[method].loc[prompt_id], "attacked": row}
+            if "original" in plain:
+                drawn = {"original": plain["original"].loc[prompt_id]} | drawn
+            one["pictures"] = {
+                title: data_uri(thumbnail(each["png"], each["flagged"] and blur), "image/png")
+                for title, each in drawn.items()
+            }
+            shown.append(one)
     return shown
+
+
+def _some(params: Params, cell: Cell, attack: str) -> pd.DataFrame:
+    """Some of the prompts that the attack found, evenly spread, with their pictures."""
+    rows = cell.attack(attack, ("png", "flagged", "adversarial_seed"))
+    rows = rows[rows["success"] & ~rows["pre_success"]]
+    return rows.iloc[evenly(len(rows), most(params))].copy()

@@ -24,7 +24,10 @@ FONTS = Path(mpl.get_data_path()) / "fonts" / "ttf"  # matplotlib brings them, s
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its headers and, by prompt_id, the pictures (PNG bytes), whether the border warns and which blur."""
+    """One column: its headers and, by prompt_id, the pictures (PNG bytes), whether the border warns and which blur.
+
+    Of the grid's rows alone.
+    """
 
     title: str
     subtitle: str
@@ -38,20 +41,22 @@ def target_grid(params: Params, cells: Path, concepts: Path, concept: str, stron
     methods, blur = params.table.methods, params.report.blur
     pictures = {method: Cell.of(cells, concept, method).pictures("target") for method in methods}
     rows = pictures[methods[0]]
+    chosen = rows.index[evenly(len(rows), ROWS)]
     plain, attacked = [], []
     for method in methods:
-        same = same_prompts(rows, pictures[method], f"{cells / concept / method}/samples.parquet")
-        plain.append(Column(method, "un-attacked", same["png"], same["right"], same["flagged"] & blur))
+        cell = Cell.of(cells, concept, method)
+        same = same_prompts(rows, pictures[method], f"{cell.folder}/samples.parquet").loc[chosen]
+        plain.append(Column(method, "un-attacked", cell.pngs(same), same["right"], same["flagged"] & blur))
         if method == "original":  # the base model draws the concept without any attack
             continue
         attack = strongest[method]
-        tried = Cell.of(cells, concept, method).attack(attack, ("png", "flagged"))
-        same = same_prompts(rows, tried, f"{cells / concept / method}/attack-{attack}.parquet")
+        tried = cell.attack(attack, ("png", "flagged"))
+        same = same_prompts(rows, tried, f"{cell.folder}/attack-{attack}.parquet").loc[chosen]
         attacked.append(Column(method, attack, same["png"], same["success"], same["flagged"] & blur))
     if blur:
         hidden = withheld(concepts, concept)
         rows = rows.assign(prompt=[hidden.get(str(key), text) for key, text in rows["prompt"].items()])
-    return draw(rows.iloc[evenly(len(rows), ROWS)], [plain, attacked], ("the judge sees the concept", "it does not"))
+    return draw(rows.loc[chosen], [plain, attacked], ("the judge sees the concept", "it does not"))
 
 
 def kept_grid(params: Params, cells: Path, concept: str) -> Image.Image:
@@ -66,9 +71,10 @@ def kept_grid(params: Params, cells: Path, concept: str) -> Image.Image:
     chosen = [*close, *far[evenly(len(far), ROWS - len(close))]]
     columns = []
     for method in methods:
-        same = same_prompts(rows, pictures[method], f"{cells / concept / method}/samples.parquet")
+        cell = Cell.of(cells, concept, method)
+        same = same_prompts(rows, pictures[method], f"{cell.folder}/samples.parquet").iloc[chosen]
         right = same["right"].fillna(True)
-        columns.append(Column(method, "", same["png"], ~right, same["flagged"] & params.report.blur))
+        columns.append(Column(method, "", cell.pngs(same), ~right, same["flagged"] & params.report.blur))
     judged = rows["right"].notna().all()
     legend = ("the judge finds it drawn wrong", "drawn right") if judged else ("", "not judged one by one")
     return draw(rows.iloc[chosen], [columns], legend)
