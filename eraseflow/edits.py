@@ -15,6 +15,8 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from eraseflow import finite
+
 LORA_FILE = "pytorch_lora_weights.safetensors"  # the name that `load_lora_weights` looks for
 WEIGHTS_FILE = "weights.safetensors"
 FILES = {"lora": LORA_FILE, "weights": WEIGHTS_FILE}
@@ -39,7 +41,12 @@ class Edit:
     parts: list["Edit"] = field(default_factory=list)
 
     def save(self, folder: Path) -> None:
-        """Write edit.json and the safetensors file, each whole or not at all; parts into folders of their own."""
+        """Write edit.json and the safetensors file, each whole or not at all; parts into folders of their own.
+
+        Raises: NotFinite that names the first weight that is not finite, before anything is written.
+        """
+        for leaf in self.leaves():
+            finite.check(f"{folder}: the edit cannot be saved", leaf.tensors.items())
         folder.mkdir(parents=True, exist_ok=True)
         about: dict[str, Any] = {"kind": self.kind}
         if self.kind in FILES:
@@ -53,15 +60,17 @@ class Edit:
             about |= {"parts": [f"{place}-{part.kind}" for place, part in enumerate(self.parts)]}
             for name, part in zip(about["parts"], self.parts, strict=True):
                 part.save(folder / name)
-        (folder / "edit.json").write_text(json.dumps(about) + "\n")
+        (folder / "edit.json").write_text(finite.as_json(f"{folder / 'edit.json'}", about))
 
     @classmethod
     def load(cls, folder: Path) -> "Edit":
-        """Read what `save` wrote."""
+        """Read what `save` wrote. Raises: NotFinite that names file and weight where one is not finite."""
         about = json.loads((folder / "edit.json").read_text())
         kind = about["kind"]
         if kind in FILES:
-            return cls(kind, load_file(folder / FILES[kind]))
+            tensors = load_file(folder / FILES[kind])
+            finite.check(f"{folder / FILES[kind]}", tensors.items())
+            return cls(kind, tensors)
         parts = [cls.load(folder / name) for name in about.get("parts", [])]
         return cls(kind, sampler=about.get("sampler", {}), parts=parts)
 
@@ -69,14 +78,18 @@ class Edit:
         """Edit the pipeline in memory; a LoRA is merged into the weights, so that nothing runs slower.
 
         A sampler is hung on the pipeline, where `eraseflow.sampling` finds it; the pipeline's own `__call__` does not.
+        Raises: NotFinite that names the first weight which is not finite in the pipeline's precision.
         """
         if self.kind == "lora":
             pipeline.load_lora_into_unet(dict(self.tensors), network_alphas=None, unet=pipeline.unet)
             pipeline.fuse_lora()
             pipeline.unload_lora_weights()
+            finite.check("the edited model: unet", pipeline.unet.named_parameters())
+        edited = {}
         for name, tensor in self.tensors.items() if self.kind == "weights" else ():
             component, _, parameter = name.partition(".")
-            getattr(pipeline, component).get_parameter(parameter).data.copy_(tensor)
+            edited[name] = getattr(pipeline, component).get_parameter(parameter).data.copy_(tensor)
+        finite.check("the edited model", edited.items())
         if self.kind == "sampler":
             method = importlib.import_module(f"eraseflow.methods.{self.sampler['method']}")
             pipeline.eraseflow_sampler = method.Sampler(**self.sampler["settings"])

@@ -4,6 +4,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
+from eraseflow import finite
 from eraseflow.sampling import guided, initial_noise
 
 AT_ONCE = 8  # pictures in one batch, which a GPU holds at 64 x 64 latents
@@ -70,7 +71,15 @@ def _solver(pipeline, steps: int) -> DDIMScheduler:
 def denoised(
     pipeline, scheduler, latents: Tensor, timesteps: Tensor, condition: Tensor, empty: Tensor, guidance_scale: float
 ) -> Tensor:
-    """Latents (n, c, h, w) after these timesteps of a scheduler, with guidance away from `empty`."""
+    """Latents (n, c, h, w) after these timesteps of a scheduler, with guidance away from `empty`.
+
+    Raises: NotFinite that names the first solver step after which they are not finite.
+    """
+    watch = finite.Watch()
     for t in timesteps:
         latents = scheduler.step(guided(pipeline.unet, latents, t, condition, empty, guidance_scale), t, latents)[0]
+        watch.see(latents)
+    if wrong := watch.first():
+        what = f"not finite from solver step {wrong[0] + 1} of {len(timesteps)} on"
+        raise finite.NotFinite(f"a picture to train on: its latents are {what}")
     return latents

@@ -30,7 +30,7 @@ def run(
     prompts began. blocked: adversarial texts that the safety gate did not let be drawn, none of them a success.
     Of the last picture drawn: adversarial_prompt, adversarial_tokens, adversarial_seed, png, the judge's raw scores,
     and, for attacks that learn one, adversarial_embedding (k lists of the width).
-    Raises: SystemExit where the gate blocks a prompt itself.
+    Raises: SystemExit where the gate blocks a prompt itself, or where something is not finite (see finite.py).
     """
     stopped = victim.prompts.prompt_id[[bool(blocked(prompt)) for prompt in victim.prompts.prompt]]
     if len(stopped):
@@ -41,7 +41,7 @@ def run(
         victim.open = list(rows)
         journal.record({row: Attempt(victim.prompts.prompt[row]) for row in rows})
     with tqdm(total=len(rows), initial=len(rows) - len(victim.open), desc="attack", unit="prompt") as bar:
-        for tried in attack(victim, settings, seed) if victim.open else ():
+        for tried in _watched(victim, attack(victim, settings, seed)) if victim.open else ():
             before = len(victim.open)
             victim.round += 1
             journal.record(tried)
@@ -50,6 +50,20 @@ def run(
             if not victim.open:
                 break
     return pd.concat([victim.prompts, pd.DataFrame([journal.results[row] for row in rows])], axis=1)
+
+
+def _watched(victim: Victim, search: Search) -> Search:
+    """The search, its numbers looked at after every round, and where it fails: NaN may have made it fail."""
+    while True:
+        try:
+            tried = next(search)
+        except StopIteration:
+            return
+        except Exception:
+            victim.check()
+            raise
+        victim.check()
+        yield tried
 
 
 class Journal:

@@ -8,6 +8,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusio
 from torch import Tensor
 from tqdm import tqdm
 
+from eraseflow import finite
 from eraseflow.params import SamplingSettings
 from eraseflow.soft_prompts import token_embeddings
 
@@ -137,23 +138,43 @@ def denoise(
     seeds: Sequence[int],
     settings: SamplingSettings,
     guidance: Sequence[float],
+    names: Sequence[str] = (),
 ) -> Tensor:
-    """Latents (n, c, h, w) of what `read` has read; the solver works in float32 whatever the networks' precision."""
+    """Latents (n, c, h, w) of what `read` has read; the solver works in float32 whatever the networks' precision.
+
+    names: what a message calls the rows, such as their prompts' ids.
+    Raises: NotFinite that names the first row and solver step whose latents are not finite.
+    """
     scheduler = SOLVERS[settings.solver].from_config(pipeline.scheduler.config)
     scheduler.set_timesteps(settings.steps, device=pipeline.device)
     latents = initial_noise(pipeline, seeds) * scheduler.init_noise_sigma
     scale = torch.tensor(guidance, device=latents.device, dtype=latents.dtype).view(-1, 1, 1, 1)
     predict = sampler_of(pipeline).predictor(pipeline, condition, scale)
+    watch = finite.Watch()
+    watch.see(condition["hidden"])
     for step, t in enumerate(scheduler.timesteps):
         latents = scheduler.step(predict(step, t, latents), t, latents).prev_sample
+        watch.see(latents)
+    if wrong := watch.first():
+        step, row = wrong
+        what = f"the latents are not finite from solver step {step} of {len(scheduler.timesteps)} on"
+        what = what if step else "the text encoder's states are not finite"
+        raise finite.NotFinite(f"{finite.named(names, row)}: {what}")
     return latents
 
 
 @torch.no_grad()
-def decode(pipeline: StableDiffusionPipeline, latents: Tensor) -> Tensor:
-    """Pictures (n, 3, H, W) as uint8 of latents."""
-    vae = pipeline.vae
+def decode(pipeline: StableDiffusionPipeline, latents: Tensor, names: Sequence[str] = ()) -> Tensor:
+    """Pictures (n, 3, H, W) as uint8 of latents; names: as `denoise`'s.
+
+    Raises: NotFinite that names the first picture that is not finite, as in half precision an autoencoder's may be.
+    """
+    vae, watch = pipeline.vae, finite.Watch()
     images = vae.decode((latents / vae.config.scaling_factor).to(vae.dtype)).sample
+    watch.see(images)
+    if wrong := watch.first():
+        what = f"the autoencoder's picture is not finite in {vae.dtype}, though its latents are"
+        raise finite.NotFinite(f"{finite.named(names, wrong[1])}: {what}; ERASEFLOW_PRECISION sets the precision")
     return ((images.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).cpu()
 
 
@@ -165,9 +186,10 @@ def sample(
     settings: SamplingSettings,
     batch_size: int,
     quiet: bool = False,
+    names: Sequence[str] = (),
 ) -> Iterator[Tensor]:
-    """Pictures of the prompts, a batch (b, 3, H, W) of uint8 at a time, in order."""
-    yield from draw(pipeline, read(pipeline, prompts), seeds, guidance, settings, batch_size, quiet)
+    """Pictures of the prompts, a batch (b, 3, H, W) of uint8 at a time, in order; names: as `denoise`'s."""
+    yield from draw(pipeline, read(pipeline, prompts), seeds, guidance, settings, batch_size, quiet, names)
 
 
 def draw(
@@ -178,12 +200,13 @@ def draw(
     settings: SamplingSettings,
     batch_size: int,
     quiet: bool = False,
+    names: Sequence[str] = (),
 ) -> Iterator[Tensor]:
-    """Pictures of what `read` has read, a batch (b, 3, H, W) of uint8 at a time, in order."""
+    """Pictures of what `read` has read, a batch (b, 3, H, W) of uint8 at a time, in order; names: as `denoise`'s."""
     with tqdm(total=len(seeds), desc="sampling", unit="image", disable=quiet) as bar:
         for start in range(0, len(seeds), batch_size):
             part = slice(start, start + batch_size)
             rows = {name: values[part] for name, values in condition.items()}
-            latents = denoise(pipeline, rows, seeds[part], settings, guidance[part])
-            yield decode(pipeline, latents)
+            latents = denoise(pipeline, rows, seeds[part], settings, guidance[part], names[part])
+            yield decode(pipeline, latents, names[part])
             bar.update(len(latents))

@@ -153,8 +153,10 @@ def save(training: "Training", identity: dict, folder: Path) -> None:
 
 
 def resume(training: "Training", identity: dict, folder: Path) -> None:
-    """Take up the checkpoint in `folder`. Raises: SystemExit where it is of other settings."""
+    """Take up the checkpoint in `folder`. Raises: SystemExit where it is of other settings or not finite."""
     import torch
+
+    from eraseflow import finite
 
     state = torch.load(folder / "state.pt", weights_only=True)
     for name, ours in identity.items():
@@ -162,6 +164,8 @@ def resume(training: "Training", identity: dict, folder: Path) -> None:
             option = RENAMED.get(name, name)
             theirs = state["identity"][name]
             raise SystemExit(f"argument --resume: {folder} was trained with {option} = {theirs!r}, not {ours!r}")
+    trained = ((f"trained tensor {place}", weight) for place, weight in enumerate(state["weights"], 1))
+    finite.check(f"argument --resume: {folder / 'state.pt'}", trained)
     training.go_on(state)
 
 

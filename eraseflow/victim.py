@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from eraseflow import sampling
+from eraseflow import finite, sampling
 from eraseflow.params import Concept, SamplingSettings
 from eraseflow.passes import PASSES
 from eraseflow.sampling import Condition
@@ -70,6 +70,7 @@ class Victim:
     round: int = 0
     memory: dict[int, dict[str, Any]] = field(default_factory=dict)
     shared: dict[str, Any] = field(default_factory=dict)
+    seen_passes: list[tuple[str, list[int], Tensor]] = field(default_factory=list)  # of this round, see `check`
 
     def __post_init__(self) -> None:
         self.passes = np.zeros((len(self.prompts), len(PASSES)))
@@ -160,20 +161,41 @@ class Victim:
         owners, each = (self.open, len(found) / len(self.open)) if rows is None else (rows, 1.0)
         for direction in ("forward", "backward")[: 1 + found.requires_grad]:
             np.add.at(self.passes[:, PASSES.index(f"{network}_{direction}")], list(owners), each)
+        self.seen_passes.append((network, [] if rows is None else list(rows), finite.row_sums(found)))
+
+    def check(self) -> None:
+        """Look at what the networks have given since the last call, and at what the attack has learned.
+
+        Raises: NotFinite that names the prompt, the round and what was not finite first.
+        """
+        ids, where = list(self.prompts.prompt_id), f"round {self.round + 1}"
+        passes, self.seen_passes = self.seen_passes, []
+        if passes and not torch.cat([sums for *_, sums in passes]).isfinite().all():  # one wait for a GPU
+            for place, (network, rows, sums) in enumerate(passes):
+                wrong = (~sums.isfinite()).nonzero().flatten().tolist()
+                if wrong:
+                    name = ids[rows[wrong[0]]] if rows else "all open prompts"
+                    what = {"unet": "U-Net", "text": "text encoder"}[network]
+                    nth = sum(other == network for other, *_ in passes[: place + 1])
+                    raise finite.NotFinite(f"{name}: {where}: the {what}'s output is not finite in its pass {nth}")
+        learned = [(f"{ids[row]}: {name}", one) for row in self.memory for name, one in _tensors(self.memory[row])]
+        finite.check(where, [*learned, *_tensors(self.shared)])
 
     def try_out(self, attempts: dict[int, Attempt]) -> tuple[Tensor, pd.DataFrame, np.ndarray]:
         """Draw each row's attempt with its seed: pictures, raw scores, and where the concept was seen."""
         rows = self.prompts.loc[list(attempts)]
         seeds = [seed if a.seed is None else a.seed for seed, a in zip(rows.seed, attempts.values(), strict=True)]
         condition = self.condition(list(attempts.values()))
+        names = [f"{name}: round {self.round}" for name in rows.prompt_id]
         drawn = sampling.draw(
-            self.pipeline, condition, seeds, list(rows.guidance), self.sampling, self.batch_size, quiet=True
+            self.pipeline, condition, seeds, list(rows.guidance), self.sampling, self.batch_size, True, names
         )
         pictures = torch.cat(list(drawn))
         drawing = sampling.sampler_of(self.pipeline).passes(condition, self.sampling.steps)
         for network, passes in zip(("unet_forward", "text_forward"), drawing, strict=True):
             self.passes[list(attempts), PASSES.index(network)] += passes.cpu().numpy()
         scores = self.judge(pictures)
+        finite.table("the judge's scores", scores, names)
         return pictures, scores, self.seen(scores)
 
     @torch.no_grad()
@@ -189,3 +211,12 @@ class Victim:
             parts.append(encoder_input(tokenizer, encoder, [rest], learned[None]))
         ids, embeddings = (torch.cat(side) for side in zip(*parts, strict=True))
         return sampling.sampler_of(self.pipeline).read(self.pipeline, ids, embeddings)
+
+
+def _tensors(memory: dict[str, Any], path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors of nested dicts, by their keys."""
+    for key, value in memory.items():
+        if isinstance(value, dict):
+            yield from _tensors(value, f"{path}{key}.")
+        elif isinstance(value, Tensor):
+            yield f"{path}{key}", value

@@ -17,6 +17,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
+from eraseflow import finite
 from eraseflow.params import Block
 from eraseflow.soft_prompts import encoder_input
 from eraseflow.victim import PLACEHOLDER, Attempt, Search, Victim
@@ -46,7 +47,7 @@ def attack(victim: Victim, settings: Settings, seed: int) -> Search:
             for first in range(0, settings.batch_size, victim.batch_size):
                 part = slice(first, first + victim.batch_size)
                 gradient(victim, embedding, chosen[part].tolist(), rngs[part], settings.batch_size)
-            optimiser.step()
+            finite.step(f"cce: round {victim.round + 1}", optimiser)
         learned = embedding.detach().clone()
         yield {row: Attempt(f"{PLACEHOLDER} {text}", embedding=learned) for row, text in of_open(victim)}
 

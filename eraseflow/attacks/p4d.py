@@ -23,6 +23,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from eraseflow import finite
 from eraseflow.params import Block
 from eraseflow.victim import Attempt, Search, Victim
 from eraseflow.vocabulary import written_tokens
@@ -110,4 +111,4 @@ def learn(victim, settings, rows: list[int], mixed: list[list[int]], tokens: Ten
         slopes = (slope / noisy[0].numel()).split([len(weight) for weight in soft])
         for weight, own in zip(soft, slopes, strict=True):
             weight.grad = own
-        optimiser.step()
+        finite.step(f"p4d: round {victim.round + 1}", optimiser)

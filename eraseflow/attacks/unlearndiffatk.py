@@ -19,6 +19,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
+from eraseflow import finite
 from eraseflow.params import Block
 from eraseflow.soft_prompts import encoder_input
 from eraseflow.victim import Search, Victim
@@ -97,7 +98,7 @@ def attack(victim: Victim, settings: Settings, seed: int) -> Search:
                 slopes = gradient(victim, rows, tokens[drawn], table, drawn, noisy, t, noise)
                 for weight, slope in zip(chances, slopes, strict=True):
                     weight.grad = slope
-                optimiser.step()
+                finite.step(f"unlearndiffatk: round {victim.round + 1}", optimiser)
                 for weight, projected in zip(chances, to_simplex(torch.stack(chances)), strict=True):
                     weight.copy_(projected)
         likeliest = {row: tokens[victim.memory[row]["chances"].argmax(-1)].tolist() for row in victim.open}

@@ -1,6 +1,5 @@
 """Attack one erasure."""
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from eraseflow import images, prompts, rounds, sampling, verdict
+from eraseflow import finite, images, prompts, rounds, sampling, verdict
 from eraseflow.cells import DEVICE, PRECISION, batch, flags, module, setting
 from eraseflow.edits import Edit
 from eraseflow.params import Concept, Params, SamplingSettings, Testbed
@@ -50,10 +49,12 @@ def attack(params: Params, concept: str, prompts_csv: Path, edit: Path, attack: 
         batch_size=size,
     )
     results = rounds.run(victim, module("attacks", attack).attack, settings, seed, WORK / name)
-    write_parquet(results, out)
     said = summaries(entry, results)
-    numbers = costs(results) | ({"summary": said} if said else {})
-    out.with_suffix(".json").write_text(json.dumps(numbers, indent=1) + "\n")
+    numbers = finite.as_json(
+        f"{out.with_suffix('.json')}", costs(results) | ({"summary": said} if said else {}), indent=1
+    )
+    write_parquet(results, out)
+    out.with_suffix(".json").write_text(numbers)
     forget(name)
 
 
@@ -96,9 +97,14 @@ def summaries(concept: Concept, results: pd.DataFrame) -> dict[str, float]:
 @torch.no_grad()
 def encode(pipeline, table: pd.DataFrame, settings: SamplingSettings, size: int) -> Tensor:
     """The scaled latents of what the pipeline draws for the prompts: the autoencoder's mean of the picture."""
+    names = [f"{name}, drawn by the unedited model" for name in table.prompt_id]
     batches = sampling.sample(
-        pipeline, list(table.prompt), list(table.seed), list(table.guidance), settings, size, quiet=True
+        pipeline, list(table.prompt), list(table.seed), list(table.guidance), settings, size, True, names
     )
     vae = pipeline.vae
     latents = [vae.encode(batch.to(vae.device, vae.dtype) / 127.5 - 1).latent_dist.mean.float() for batch in batches]
+    watch = finite.Watch()
+    watch.see(torch.cat(latents))
+    if wrong := watch.first():
+        raise finite.NotFinite(f"{names[wrong[1]]}: its picture's latents are not finite in {vae.dtype}")
     return torch.cat(latents) * vae.config.scaling_factor

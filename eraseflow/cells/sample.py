@@ -27,8 +27,9 @@ def sample(params: Params, concept: str, prompts_csv: Path, edit: Path, out: Pat
     def draw(part: slice) -> pd.DataFrame:
         rows = table.iloc[part]
         batches = sampling.sample(
-            pipeline(), list(rows.prompt), list(rows.seed), list(rows.guidance), testbed.sampling, size
-        )
+            pipeline(), list(rows.prompt), list(rows.seed), list(rows.guidance), testbed.sampling, size,
+            names=list(rows.prompt_id),
+        )  # fmt: skip
         return rows.assign(png=[images.to_png(picture) for batch in batches for picture in batch])
 
     write_parquet(in_shards(name, len(table), size, draw), out)

@@ -20,6 +20,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 from tqdm import tqdm
 
+from eraseflow import finite
 from eraseflow.ddim import Schedule, trajectory
 from eraseflow.edits import ATTENTIONS, Edit, add_lora, lora_of, weights_of
 from eraseflow.params import Block, Concept
@@ -115,7 +116,14 @@ class Training:
         """Trajectories (steps + 1, n, c, h, w) under the anchors, with guidance, by the present weights."""
         settings, start = self.settings, fresh_noise(self.pipeline, len(pairs), self.rng)
         predict, steps = self._predict(self.anchors[pairs], True), settings.num_steps - settings.skip_last
-        return trajectory(self.schedule, predict, start, settings.eta, self.rng, steps)
+        states, watch = trajectory(self.schedule, predict, start, settings.eta, self.rng, steps), finite.Watch()
+        for state in states:
+            watch.see(state)
+        if wrong := watch.first():
+            prompt = self.sentences[pairs[wrong[1]]][1]
+            what = f"the trajectory of {prompt!r} is not finite from solver step {wrong[0]} of {steps} on"
+            raise finite.NotFinite(f"eraseflow: epoch {len(self.history)}: {what}")
+        return states
 
     def _loss_steps(self) -> Tensor:
         steps = loss_steps(self.settings.num_steps, self.settings.skip_last, self.rng)
@@ -126,10 +134,15 @@ class Training:
         pairs = self._next_pairs(CALIBRATION_TRAJECTORIES)
         same = [self._predict(self.anchors[[pair]], self.settings.cfg) for pair in pairs]
         subsets = [self._loss_steps() for _ in pairs]
-        return matched_value(self.schedule, same, self._draw(pairs), self.settings.eta, subsets) + START_LOG_Z
+        value = matched_value(self.schedule, same, self._draw(pairs), self.settings.eta, subsets) + START_LOG_Z
+        finite.numbers("eraseflow: before the first epoch", {"log_beta": value})
+        return value
 
     def epoch(self) -> dict:
-        """One optimiser step; its row of the history: loss, residual and its sign, log Z, gradient norms, seconds."""
+        """One optimiser step; its row of the history: loss, residual and its sign, log Z, gradient norms, seconds.
+
+        Raises: NotFinite that says what is not finite first: a trajectory, a number of the row, or a trained weight.
+        """
         started, settings = time.perf_counter(), self.settings
         if len(self.history) <= settings.switch_epoch:
             self.pairs = self._next_pairs(settings.batch_size)
@@ -143,7 +156,7 @@ class Training:
         )
         groups = [group["params"] for group in self.optimiser.param_groups]
         norms = [torch.nn.utils.clip_grad_norm_(group, settings.max_grad_norm).item() for group in groups]
-        self.optimiser.step()
+        finite.step(f"eraseflow: epoch {len(self.history)}", self.optimiser)
         self.seconds += time.perf_counter() - started
         row = {
             "step": len(self.history),
@@ -156,6 +169,9 @@ class Training:
             "grad_norm_log_z": norms[1],
             "seconds": self.seconds,
         }
+        finite.numbers(f"eraseflow: epoch {row['step']}", row)
+        trained = [(name, weight) for name, weight in self.pipeline.unet.named_parameters() if weight.requires_grad]
+        finite.check(f"eraseflow: after epoch {row['step']}", trained)
         self.history.append(row)
         return row
 

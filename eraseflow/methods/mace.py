@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_max_pool2d, interpolate
 from tqdm import trange
 
-from eraseflow import own_pictures
+from eraseflow import finite, own_pictures
 from eraseflow.cross_attention import KEYS_VALUES, attention_maps, closed_form, projections
 from eraseflow.edits import Edit, add_lora
 from eraseflow.params import Block, Concept
@@ -176,21 +176,23 @@ def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
     refined = {}
     for name, weight in originals.items():
         outputs = wanted.double() @ weight.T
-        refined[name] = closed_form(weight, edited, outputs, preserved, settings.preserve_scale)
+        refined[name] = closed_form(weight, edited, outputs, preserved, settings.preserve_scale, f"mace: unet.{name}")
         unet.get_parameter(name).data.copy_(refined[name])
 
     history: list[dict] = []
     deltas = []
-    for target in targets:
+    for word, target in zip(pairs, targets, strict=True):
         trained = add_lora(unet, settings.lora_rank, list(KEYS_VALUES))
         optimiser = torch.optim.AdamW(trained, lr=settings.learning_rate)
         for _ in trange(settings.iterations, desc="mace", unit="step"):
             loss = target.loss(unet, settings.batch_size)
             optimiser.zero_grad()
             loss.backward()
-            optimiser.step()
-            seconds = time.perf_counter() - started
-            history.append({"step": len(history), "loss": loss.item(), "seconds": seconds})
+            finite.step(f"mace: step {len(history)}", optimiser)
+            row = {"step": len(history), "loss": loss.item()}
+            finite.numbers(f"mace: step {row['step']}", row)
+            finite.check(f"mace: after step {row['step']}", ((f"the LoRA of {word}", weight) for weight in trained))
+            history.append(row | {"seconds": time.perf_counter() - started})
         layers = {name: unet.get_submodule(name.removesuffix(".weight")) for name in originals}
         deltas.append({name: layer.get_delta_weight("default").detach() for name, layer in layers.items()})
         unet.unload_lora()
@@ -198,6 +200,7 @@ def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
     fused = {}
     for name, weight in originals.items():
         outputs = [states.double() @ (refined[name] + delta[name]).T for states, delta in zip(own, deltas, strict=True)]
-        fused[name] = closed_form(weight, torch.cat(own), torch.cat(outputs), preserved, settings.fuse_scale)
+        system = torch.cat(own), torch.cat(outputs), preserved, settings.fuse_scale
+        fused[name] = closed_form(weight, *system, f"mace: unet.{name}")
         unet.get_parameter(name).data.copy_(fused[name])
     return Edit("weights", {f"unet.{name}": weight.float() for name, weight in fused.items()}, history)

@@ -16,7 +16,8 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from eraseflow.cross_attention import projections
+from eraseflow import finite
+from eraseflow.cross_attention import projections, solve
 from eraseflow.edits import Edit, weights_of
 from eraseflow.methods import uce
 from eraseflow.params import Block, Concept
@@ -35,7 +36,7 @@ def derived(present: list[Tensor], unedited: list[Tensor], states: Tensor, regul
     """
     new, old = (torch.cat(weights).double() for weights in (present, unedited))  # a sum over layers is one product
     ridge = regularisation * torch.eye(states.shape[1], dtype=torch.float64, device=states.device)
-    return torch.linalg.solve(ridge + new.T @ new, new.T @ old @ states.double().T).T
+    return solve(ridge + new.T @ new, new.T @ old @ states.double().T, "rece: the derived states").T
 
 
 def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
@@ -51,10 +52,14 @@ def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
     present, found, history = unedited, edited, []
     for step in range(settings.rounds + 1):
         system = (found, anchors, preserved, settings.preserve_scale)
-        present = [uce.closed_form(weight, *system) for weight in present]
+        present = [
+            uce.closed_form(weight, *system, f"rece: round {step}: unet.{name}")
+            for name, weight in zip(names, present, strict=True)
+        ]
         preserved = torch.cat([preserved, edited]) if step == 0 else preserved
         found = derived(present, unedited, edited, settings.regularisation)
         row = {"step": step, "loss": distance(present, unedited, found, edited, anchors)}
+        finite.numbers(f"rece: round {step}", row)
         history.append(row | {"seconds": time.perf_counter() - started})
     for name, weight in zip(names, present, strict=True):
         pipeline.unet.get_parameter(name).data.copy_(weight)

@@ -31,7 +31,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from eraseflow import sampling
+from eraseflow import finite, sampling
 from eraseflow.edits import Edit, edit_of
 from eraseflow.params import Block, Concept
 
@@ -138,8 +138,10 @@ class Sampler(sampling.Sampler):
         if len(row):
             rest[row, place] = sampling.encode(encoder, masked_ids, masked_embeddings)[1].float()
 
+        finite.check("safree: the text encoder's states", [("of the prompts", hidden), ("of their parts", rest)])
         sentences = [sampling.token_ids(pipeline, contexts) for contexts in self.targets]
         toxic = torch.stack([sampling.encode(encoder, of)[1].float().mean(0) for of in sentences])
+        finite.check("safree: the text encoder's states", [("of the targets", toxic)])
         out_of_toxic = torch.eye(toxic.shape[1], device=ids.device) - projector(toxic)
         found = triggers(
             (rest @ out_of_toxic).norm(dim=-1), real, (pooled.float() @ out_of_toxic).norm(dim=-1), self.alpha

@@ -17,7 +17,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from eraseflow import own_pictures
+from eraseflow import finite, own_pictures
 from eraseflow.edits import Edit
 from eraseflow.fine_tuning import FineTuning
 from eraseflow.params import Block, Concept
@@ -54,6 +54,7 @@ def saliency(pipeline, tuning: FineTuning, pictures: Tensor, prompts: Tensor, se
         tuning.backward(mse_loss(predicted, noise), noise.numel())
         for gradient, copy in zip(total, tuning.copies, strict=True):
             gradient += 0 if copy.grad is None else copy.grad
+    finite.check("salun: the saliency", zip(tuning.names, total, strict=True))
     return total
 
 

@@ -29,13 +29,15 @@ class Settings(Block):
     preserve_scale: float = Field(gt=0)
 
 
-def closed_form(weight: Tensor, edited: Tensor, anchors: Tensor, preserved: Tensor, scale: float) -> Tensor:
+def closed_form(
+    weight: Tensor, edited: Tensor, anchors: Tensor, preserved: Tensor, scale: float, name: str = "a weight"
+) -> Tensor:
     """The minimiser of sum_edited |W c - W_0 c*|^2 + scale (sum_preserved |W c - W_0 c|^2 + RIDGE |W - W_0|^2).
 
     weight (out, in); edited and anchors (n, in), aligned; preserved (m, in). Computed in float64.
     """
     outputs = anchors.double() @ weight.double().T
-    return cross_attention.closed_form(weight, edited, outputs, preserved, scale)
+    return cross_attention.closed_form(weight, edited, outputs, preserved, scale, name)
 
 
 def aligned(pipeline, target: str, anchor: str) -> tuple[Tensor, Tensor]:
@@ -74,5 +76,6 @@ def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
     names = projections(pipeline.unet)
     for name in names:
         weight = pipeline.unet.get_parameter(name)
-        weight.data = closed_form(weight.data, *system, settings.preserve_scale).to(weight.dtype)
+        solved = closed_form(weight.data, *system, settings.preserve_scale, f"uce: unet.{name}")
+        weight.data = solved.to(weight.dtype)
     return weights_of("unet", pipeline.unet, names, [])

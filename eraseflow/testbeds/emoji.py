@@ -7,7 +7,7 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from torch import Tensor
 
-from eraseflow import cells
+from eraseflow import cells, finite
 from eraseflow.cpu import convolve_linears
 from eraseflow.emoji import pictures
 from eraseflow.params import Testbed
@@ -29,7 +29,7 @@ PICTURES = Path("data/emoji/pictures.parquet")
 def load_pipeline(model: str, device: str) -> StableDiffusionPipeline:
     """The base pipeline in evaluation mode, in ERASEFLOW_PRECISION, its U-Net laid out for speed.
 
-    Raises: SystemExit with one line where the folder is missing, or holds a model of an unsupported kind.
+    Raises: SystemExit with one line where the folder is missing, or holds a model of an unsupported kind or with NaN.
     """
     if not (Path(model) / "model_index.json").is_file():
         raise SystemExit(f"{model}: no base model here; `git checkout {model}` or `dvc repro -f base` makes it")
@@ -43,7 +43,9 @@ def load_pipeline(model: str, device: str) -> StableDiffusionPipeline:
     if device == "cpu":
         convolve_linears(pipeline.unet)
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device)
+    pipeline = pipeline.to(device)
+    finite.pipeline(pipeline, model)
+    return pipeline
 
 
 def ready(testbed: Testbed, device: str) -> None:

@@ -14,7 +14,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
-from eraseflow import cells, hub, prompts
+from eraseflow import cells, finite, hub, prompts
 from eraseflow.params import Testbed
 from eraseflow.testbeds import base_model
 
@@ -45,7 +45,7 @@ def load_pipeline(model: str, device: str) -> StableDiffusionPipeline:
 
     model: a local folder or "owner/name@commit", see hub.py. The networks are in ERASEFLOW_PRECISION, with
     channels last; attention is PyTorch's fused one, diffusers' default.
-    Raises: SystemExit, see `pipeline_folder`.
+    Raises: SystemExit, see `pipeline_folder`, or where a weight is not finite.
     """
     pipeline = StableDiffusionPipeline.from_pretrained(
         pipeline_folder(model),
@@ -64,7 +64,9 @@ def load_pipeline(model: str, device: str) -> StableDiffusionPipeline:
     pipeline.set_progress_bar_config(disable=True)
     if backend := os.environ.get("ERASEFLOW_COMPILE"):  # "inductor": minutes at first, then fewer bytes moved
         pipeline.unet.compile(backend=backend)
-    return pipeline.to(device)
+    pipeline = pipeline.to(device)
+    finite.pipeline(pipeline, model)
+    return pipeline
 
 
 def pipeline_folder(model: str) -> Path:
