@@ -25,7 +25,11 @@ def costs(pipeline, erase) -> dict:
 
 def inputs(pipeline, count: int) -> tuple:
     width = pipeline.text_encoder.config.hidden_size
-    return torch.zeros(count, 4, 8, 8), torch.full((count,), 10), torch.zeros(count, 3, width)
+    return (
+        torch.zeros(count, 4, 8, 8),
+        torch.full((count,), 10),
+        torch.linspace(-1, 1, 3 * width).view(3, -1).expand(count, -1, -1),
+    )
 
 
 def test_a_training_by_hand(pipeline):

@@ -207,7 +207,7 @@ def test_an_attack_meets_the_sampler_and_counts_its_passes(module, settings, con
         pipeline=pipeline,
         original=miniature(),
         concept=concept,
-        prompts=pd.DataFrame({"prompt": PROMPTS, "seed": range(5), "guidance": 4.0}),
+        prompts=pd.DataFrame({"prompt_id": list("abcde"), "prompt": PROMPTS, "seed": range(5), "guidance": 4.0}),
         draw_originals=lambda: torch.empty(0),
         judge=lambda pictures: pd.DataFrame({"mean": pictures.float().mean((1, 2, 3)).numpy()}),
         seen=lambda scores: np.zeros(len(scores), bool),
