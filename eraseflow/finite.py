@@ -56,12 +56,12 @@ def numbers(where: str, values: Any) -> None:
 
 def table(where: str, frame: pd.DataFrame, names: Sequence[str] | None = None) -> None:
     """Raises: NotFinite that names the first row (by `names`, else by its place) and column of no finite number."""
-    values = frame.select_dtypes("floating")
+    values = frame[[name for name in frame.columns if pd.api.types.is_float_dtype(frame[name])]]
     wrong = ~values.map(math.isfinite).to_numpy(bool)
     if wrong.any():
         row, column = next(zip(*wrong.nonzero(), strict=True))
         name = f"row {row + 1}" if names is None else names[row]
-        raise NotFinite(f"{where}: {name}: {values.columns[column]} is not finite ({values.iat[row, column]})")
+        raise NotFinite(f"{where}: {name}: {values.columns[column]} is not finite ({float(values.iloc[row, column])})")
 
 
 def as_json(where: str, values: Any, **options: Any) -> str:
