@@ -18,9 +18,11 @@ def ready(params: Params, names: Sequence[str] | None = None) -> None:
     Raises: SystemExit with one line that says what to do.
     """
     environment.check()
+    if (device := os.environ.get("ERASEFLOW_DEVICE", "")) not in ("", "cpu"):
+        environment.precision(environment.device(device))
     table = params.table
     testbed = params.testbeds[table.testbed]
-    definition("testbeds", table.testbed, "ready")(testbed, os.environ.get("ERASEFLOW_DEVICE", ""))
+    definition("testbeds", table.testbed, "ready")(testbed, device)
     names = table.concepts if names is None else names
     concepts = [params.concepts[name] for name in names]
     if any("sha256" in prompt_files.header(Path(), concept.prompts) for concept in concepts):

@@ -317,6 +317,7 @@ def test_ready_asks_for_model_coco_and_gpu(model, coco, tmp_path, monkeypatch):
     ready = definition("testbeds", "sd14", "ready")
     ready(needs(model, coco), "cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
     ready(needs(model, coco), "")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for device in ("", "cuda:1"):

@@ -13,8 +13,8 @@ environment.check()
 
 # These change speed, not what is computed, so they are no params: the device, the precision of the pipeline's
 # networks (solvers, losses and trained weights are float32 in any case), and pictures a batch (see `batch`).
-DEVICE = os.environ.get("ERASEFLOW_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
-PRECISION = os.environ.get("ERASEFLOW_PRECISION") or ("bf16" if DEVICE.startswith("cuda") else "fp32")
+DEVICE = environment.device(os.environ.get("ERASEFLOW_DEVICE", ""))
+PRECISION = environment.precision(DEVICE)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 

@@ -5,6 +5,7 @@ whichever captions a concept keeps, as the usual FID does.
 """
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
-from eraseflow import cells, finite, hub, prompts
+from eraseflow import cells, environment, finite, hub, prompts
+from eraseflow.mistakes import nearest
 from eraseflow.params import Testbed
 from eraseflow.testbeds import base_model
 
@@ -86,16 +88,30 @@ def pipeline_folder(model: str) -> Path:
 def ready(testbed: Testbed, device: str) -> None:
     """Look for a GPU and for COCO, and fetch the model. Raises: SystemExit with one line that says what to do."""
     gpu(device)
+    compiler()
     coco(testbed)
     pipeline_folder(testbed.model)
 
 
 def gpu(device: str) -> None:
-    """Raises: SystemExit where there is no GPU though `device`, ERASEFLOW_DEVICE, asks for one, as it does if empty."""
-    if (not device or device.startswith("cuda")) and not torch.cuda.is_available():
-        raise SystemExit(
-            "sd14: no GPU is found here; run where there is one, or with ERASEFLOW_DEVICE=cpu, which takes weeks"
-        )
+    """`device` is ERASEFLOW_DEVICE and asks for a GPU unless it is "cpu". Raises: SystemExit where it is not there."""
+    if device == "cpu":
+        return
+    if not torch.cuda.is_available():
+        what = "run where there is one, or with ERASEFLOW_DEVICE=cpu, which takes weeks"
+        raise SystemExit(f"sd14: {environment.gpus(0)}; {what}")
+    environment.precision(environment.device(device))
+
+
+def compiler() -> None:
+    """Raises: SystemExit where ERASEFLOW_COMPILE names no back end of torch.compile, or one without its C compiler."""
+    if not (backend := os.environ.get("ERASEFLOW_COMPILE")):
+        return
+    known = torch.compiler.list_backends(exclude_tags=("debug", "experimental"))
+    if backend not in torch.compiler.list_backends(exclude_tags=()):
+        raise SystemExit(f"ERASEFLOW_COMPILE: torch.compile has no back end {backend!r}{nearest(backend, known)}")
+    if backend == "inductor" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))):
+        raise SystemExit("ERASEFLOW_COMPILE: inductor needs a C++ compiler (g++ or clang++), and none is on the PATH")
 
 
 def coco(testbed: Testbed) -> Path:
