@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from eraseflow import finite
+from eraseflow.outputs import must_be_new, replacing, write_text
 
 LORA_FILE = "pytorch_lora_weights.safetensors"  # the name that `load_lora_weights` looks for
 WEIGHTS_FILE = "weights.safetensors"
@@ -47,20 +48,18 @@ class Edit:
         """
         for leaf in self.leaves():
             finite.check(f"{folder}: the edit cannot be saved", leaf.tensors.items())
-        folder.mkdir(parents=True, exist_ok=True)
         about: dict[str, Any] = {"kind": self.kind}
         if self.kind in FILES:
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
-            unfinished = folder / "unfinished.part"
-            save_file(tensors, unfinished)
-            unfinished.replace(folder / FILES[self.kind])
+            with replacing(folder / FILES[self.kind]) as unfinished:
+                save_file(tensors, unfinished)
         elif self.kind == "sampler":
             about |= {"sampler": self.sampler}
         else:
             about |= {"parts": [f"{place}-{part.kind}" for place, part in enumerate(self.parts)]}
             for name, part in zip(about["parts"], self.parts, strict=True):
                 part.save(folder / name)
-        (folder / "edit.json").write_text(finite.as_json(f"{folder / 'edit.json'}", about))
+        write_text(finite.as_json(f"{folder / 'edit.json'}", about), folder / "edit.json")
 
     @classmethod
     def load(cls, folder: Path) -> "Edit":
@@ -98,17 +97,21 @@ class Edit:
         return pipeline
 
     def export(self, pipeline: StableDiffusionPipeline, folder: Path) -> None:
-        """Save the edited pipeline whole, for plain `StableDiffusionPipeline.from_pretrained(folder)`.
+        """Save the edited pipeline, for plain `StableDiffusionPipeline.from_pretrained(folder)`; whole or not at all.
 
         diffusers' format has no place for a sampler: it goes into folder/sampler, an edit to be loaded and applied
         with this package. Plain diffusers draws without it, so a warning says that.
+        Raises: SystemExit where the folder is there and not empty.
         """
-        self.apply(pipeline).save_pretrained(folder)
-        for part in self.leaves():
-            if part.kind == "sampler":
-                part.save(folder / SAMPLER_FOLDER)
-                what = f"plain diffusers draws without {part.sampler['method']}, which works at sampling time"
-                warnings.warn(f"{what} and lies beside this pipeline, in {SAMPLER_FOLDER}/", stacklevel=2)
+        must_be_new(folder)
+        samplers = [part for part in self.leaves() if part.kind == "sampler"]
+        with replacing(folder) as unfinished:
+            self.apply(pipeline).save_pretrained(unfinished)
+            for part in samplers:
+                part.save(unfinished / SAMPLER_FOLDER)
+        for part in samplers:
+            what = f"plain diffusers draws without {part.sampler['method']}, which works at sampling time"
+            warnings.warn(f"{what} and lies beside this pipeline, in {SAMPLER_FOLDER}/", stacklevel=2)
 
     def leaves(self) -> list["Edit"]:
         """The edit itself, or the parts of its parts."""

@@ -1,10 +1,10 @@
 """One cell's edit as a whole diffusers pipeline with a model card, for `StableDiffusionPipeline.from_pretrained`."""
 
 import os
-import tempfile
 from pathlib import Path
 
 from eraseflow.mistakes import nearest
+from eraseflow.outputs import must_be_new, replacing
 from eraseflow.params import Params
 
 CELLS, CONCEPTS = Path("data/cells"), Path("data/concepts")
@@ -18,8 +18,7 @@ def check(params: Params, concept: str, method: str, folder: Path) -> None:
     testbed = params.concepts[concept].testbed
     if lacking := params.lacking(method, testbed):
         raise SystemExit(f"params.yaml: methods.{lacking[0]}: has no block for testbed {testbed!r}, that of {concept}")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise SystemExit(f"{folder}: is there already and not empty; name a new folder")
+    must_be_new(folder)
     edit = CELLS / concept / method / "edit"
     if not (edit / "edit.json").is_file():
         where = f"`dvc repro train@{concept}-{method}`, with both names in params.yaml's table"
@@ -46,9 +45,6 @@ def export(params: Params, concept: str, method: str, folder: Path) -> None:
     edit = Edit.load(CELLS / concept / method / "edit")
     sampler = next((part.sampler["method"] for part in edit.leaves() if part.kind == "sampler"), "")
     card = model_card.card(params, concept, method, CELLS, CONCEPTS, sampler)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as unfinished:
-        made = Path(unfinished) / folder.name
-        edit.export(pipeline, made)
-        (made / "README.md").write_text(card, encoding="utf-8")
-        made.rename(folder)
+    with replacing(folder) as unfinished:
+        edit.export(pipeline, unfinished)
+        (unfinished / "README.md").write_text(card, encoding="utf-8")

@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from eraseflow import images
+from eraseflow.outputs import replacing
 from eraseflow.passes import PASSES
 from eraseflow.safety import blocked
 from eraseflow.victim import Attempt, Search, Victim
@@ -135,10 +136,8 @@ class Journal:
             "drawn": self.drawn,
             "seconds": time.perf_counter() - self.started,
         }
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.file.with_suffix(".part")
-        torch.save(state, unfinished)
-        unfinished.replace(self.file)
+        with replacing(self.file) as unfinished:
+            torch.save(state, unfinished)
 
     def resume(self) -> bool:
         """Go on from the saved round, if there is one; seconds are counted on, those between the processes not."""

@@ -5,24 +5,24 @@ dvc.yaml cannot look up which module a row has, so that trainings depend on what
 
 import ast
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from eraseflow.outputs import replacing, write_json
 from eraseflow.params import Params
 
 ROOT = Path(__file__).parent.parent
-READERS = {"eraseflow", "eraseflow.params", "eraseflow.mistakes", "eraseflow.hub"}  # these decide no number
+# These decide no number.
+READERS = {"eraseflow", "eraseflow.params", "eraseflow.mistakes", "eraseflow.hub", "eraseflow.outputs"}
 
 
 def write(params: Params, out: Path) -> None:
     """`out`/<testbed>/<row>.json for every testbed that a row has settings for: its parts in order."""
-    for row in params.methods:
-        for testbed in params.testbeds:
-            if not params.lacking(row, testbed):
-                file = out / testbed / f"{row}.json"
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(json.dumps(parts(params, row, testbed), indent=1, ensure_ascii=False) + "\n")
+    with replacing(out) as unfinished:
+        for row in params.methods:
+            for testbed in params.testbeds:
+                if not params.lacking(row, testbed):
+                    write_json(parts(params, row, testbed), unfinished / testbed / f"{row}.json")
 
 
 def parts(params: Params, row: str, testbed: str) -> list[dict]:

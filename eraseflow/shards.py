@@ -9,6 +9,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from eraseflow.outputs import replacing
+
 WORK = Path(".work")
 # Rows of a row group, the part of a parquet file that can be read alone: so many pictures are in memory at once, a
 # fifth of a gigabyte at 512 pixels. Judges and metrics work in batches of 8 to 256, so that such parts cut no batch.
@@ -56,15 +58,12 @@ def forget(name: str) -> None:
 
 def write_parquet(rows: pd.DataFrame | Iterable[pd.DataFrame], path: Path) -> None:
     """Write whole or not at all. Of rows that come one table after another, PART are in memory at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
     tables = iter([rows]) if isinstance(rows, pd.DataFrame) else _groups(rows)
     first = pa.Table.from_pandas(next(tables), preserve_index=False)
-    with pq.ParquetWriter(unfinished, first.schema) as writer:
+    with replacing(path) as unfinished, pq.ParquetWriter(unfinished, first.schema) as writer:
         writer.write_table(first, PART)
         for table in tables:
             writer.write_table(pa.Table.from_pandas(table, first.schema, preserve_index=False), PART)
-    unfinished.replace(path)
 
 
 def read_pngs(path: Path, rows: Sequence[int]) -> Iterator[bytes]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pydantic
 
 from eraseflow.definitions import definition
+from eraseflow.outputs import replacing, write_csv
 from eraseflow.safety import blocked
 
 if TYPE_CHECKING:
@@ -146,10 +147,9 @@ def save(training: "Training", identity: dict, folder: Path) -> None:
     import torch
 
     training.edit().save(folder)
-    pd.DataFrame(training.history).to_csv(folder / "training.csv", index=False, float_format="%.6g")
-    unfinished = folder / "state.part"
-    torch.save(training.state() | {"identity": identity}, unfinished)
-    unfinished.replace(folder / "state.pt")
+    write_csv(pd.DataFrame(training.history), folder / "training.csv", float_format="%.6g")
+    with replacing(folder / "state.pt") as unfinished:
+        torch.save(training.state() | {"identity": identity}, unfinished)
 
 
 def resume(training: "Training", identity: dict, folder: Path) -> None:

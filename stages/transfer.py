@@ -16,9 +16,10 @@ def main() -> None:
 
     from eraseflow import params
     from eraseflow.cells.transfer import matrix
+    from eraseflow.outputs import write_csv
 
     found = matrix(params.load(), options.concept, options.attack, options.cells)
-    found.to_csv(options.out, index=False, lineterminator="\n")
+    write_csv(found, options.out)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from torch import Tensor
 from eraseflow import finite, images, prompts, rounds, sampling, verdict
 from eraseflow.cells import DEVICE, PRECISION, batch, flags, module, setting
 from eraseflow.edits import Edit
+from eraseflow.outputs import write_text
 from eraseflow.params import Concept, Params, SamplingSettings, Testbed
 from eraseflow.passes import PASSES
 from eraseflow.shards import WORK, fingerprint, forget, write_parquet
@@ -54,7 +55,7 @@ def attack(params: Params, concept: str, prompts_csv: Path, edit: Path, attack: 
         f"{out.with_suffix('.json')}", costs(results) | ({"summary": said} if said else {}), indent=1
     )
     write_parquet(results, out)
-    out.with_suffix(".json").write_text(numbers)
+    write_text(numbers, out.with_suffix(".json"))
     forget(name)
 
 

@@ -1,7 +1,6 @@
 """What one concept asks of every method and attack: its prompts, the words that methods train on, its judges."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from transformers import CLIPTokenizer
 
 from eraseflow import hub, prompts
 from eraseflow.cells import setting
+from eraseflow.outputs import write_csv, write_json
 from eraseflow.params import Concept, ConceptJudge, Params, Testbed
 
 JUDGES = Path(__file__).parent.parent / "judges"
@@ -24,11 +24,10 @@ def concept(params: Params, concept: str, out: Path) -> None:
     tokenizer = CLIPTokenizer.from_pretrained(hub.snapshot(testbed.model, ["tokenizer/*"]) / "tokenizer")
     check_lengths(tokenizer, [*sum(entry.pairs, ()), *entry.preserve], f"concepts.{concept}")
     table, counts = prompts.resolve(entry, testbed, params.table.seed, tokenizer)
-    out.mkdir(parents=True, exist_ok=True)
-    table.to_csv(out / "prompts.csv", index=False, lineterminator="\n")
+    write_csv(table, out / "prompts.csv")
     words = {"kind": entry.kind, "pairs": entry.pairs, "preserve": entry.preserve}
     for name, content in {"counts": counts, "words": words, "judges": judges(entry, testbed)}.items():
-        (out / f"{name}.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        write_json(content, out / f"{name}.json")
     print(f"{concept}: {said(counts)}")
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import trange
 
 from eraseflow.cells import DEVICE, module, world_of
+from eraseflow.outputs import replacing, write_json
 from eraseflow.params import Params
 from eraseflow.shards import PART
 
@@ -30,10 +31,11 @@ def reference(params: Params, testbed: str, out: Path) -> None:
         for name, picture in zip(part, pictures, strict=True):
             digest.update(name.encode() + repr(tuple(picture.shape)).encode() + picture.contiguous().numpy().tobytes())
         parts.append(network.of_images(pictures))
-    out.mkdir(parents=True, exist_ok=True)
-    save_file({"features": torch.cat(parts)}, out / "features.safetensors")
     about = {"network": network.name, "pictures": len(names), "sha256": digest.hexdigest(), "names": names}
-    (out / "reference.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    with replacing(out) as unfinished:
+        unfinished.mkdir()
+        save_file({"features": torch.cat(parts)}, unfinished / "features.safetensors")
+        write_json(about, unfinished / "reference.json")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Judge and score one cell's pictures, of which a part is in memory at once."""
 
-import json
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -15,6 +14,7 @@ from eraseflow import images, verdict
 from eraseflow.cells import DEVICE, flags, module, setting
 from eraseflow.cells.reference import Reference
 from eraseflow.metrics.frechet import frechet, kernel
+from eraseflow.outputs import write_json
 from eraseflow.params import Concept, Params
 from eraseflow.shards import read_pngs, write_parquet
 
@@ -73,7 +73,7 @@ def score(params: Params, concept: str, samples: Path, reference: Path, judged: 
         kept[columns].assign(right=right).join([*kept_raw, kept_flags]),
     ]
     write_parquet(pd.concat(parts, ignore_index=True), judged)
-    scores.write_text(json.dumps(numbers, indent=1) + "\n")
+    write_json(numbers, scores)
 
 
 def judge(

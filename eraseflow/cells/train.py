@@ -8,6 +8,7 @@ from eraseflow import finite
 from eraseflow.cells import DEVICE, PRECISION, module, setting
 from eraseflow.edits import Edit, compose
 from eraseflow.ledger import Ledger
+from eraseflow.outputs import replacing, write_csv, write_text
 from eraseflow.params import Params
 from eraseflow.rows import code
 
@@ -36,10 +37,11 @@ def train(params: Params, concept: str, method: str, out: Path) -> None:
         if leaf.kind == "sampler":  # its code draws the pictures: what depends on the edit depends on it, too
             leaf.sampler["sha256"] = code(leaf.sampler["method"])
     costs = finite.as_json("costs.json", ledger.costs(edit) | {"device": DEVICE, "precision": PRECISION}, indent=1)
-    edit.save(out / "edit")
+    with replacing(out / "edit") as unfinished:
+        edit.save(unfinished)
     history = pd.DataFrame(edit.history, columns=None if edit.history else ["step", "loss", "seconds"])
-    history.to_csv(out / "training.csv", index=False, float_format="%.6g")
-    (out / "costs.json").write_text(costs)
+    write_csv(history, out / "training.csv", float_format="%.6g")
+    write_text(costs, out / "costs.json")
 
 
 def changes(edit: Edit) -> bool:

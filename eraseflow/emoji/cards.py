@@ -1,6 +1,5 @@
 """How good the emoji testbed's own networks are: judges on held-out views, the base model on its own samples."""
 
-import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -16,6 +15,7 @@ from eraseflow.emoji import judges, pictures
 from eraseflow.emoji.vocabulary import STYLES
 from eraseflow.judges import emoji_classifier
 from eraseflow.metrics import emoji_clip
+from eraseflow.outputs import replacing, write_json
 from eraseflow.params import Params
 from eraseflow.prompts import every_kept
 
@@ -80,23 +80,24 @@ def write(params: Params, out: Path, folder: Path) -> None:
             ],
         },
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    _grid(drawn[: len(prompts)], prompts, folder / "samples.png")
-    _curve(Path(testbed.model) / "losses.csv", folder / "losses.png")
-    out.write_text(json.dumps(cards, indent=1, ensure_ascii=False) + "\n")
+    with replacing(folder) as unfinished:
+        unfinished.mkdir()
+        _grid(drawn[: len(prompts)], prompts, unfinished / "samples.png")
+        _curve(Path(testbed.model) / "losses.csv", unfinished / "losses.png")
+    write_json(cards, out)
 
 
-def _grid(drawn: torch.Tensor, prompts: pd.DataFrame, path: Path) -> None:
+def _grid(drawn: torch.Tensor, prompts: pd.DataFrame, unfinished: Path) -> None:
     """Every name in every style, the styles of a name below each other, 24 names a band."""
     row_of = {label: row for row, label in enumerate(prompts.expect)}
     names = list(dict.fromkeys(prompts.expect.str.split(";").str[0]))
     bands = [names[start : start + GRID_COLUMNS] for start in range(0, len(names), GRID_COLUMNS)]
     rows = [row_of[f"{name};style/{style}"] for band in bands for style in STYLES for name in band]
     large = torch.nn.functional.interpolate(drawn[rows].float() / 255, scale_factor=2)
-    save_image(make_grid(large, nrow=GRID_COLUMNS, padding=2, pad_value=1), path)
+    save_image(make_grid(large, nrow=GRID_COLUMNS, padding=2, pad_value=1), unfinished)
 
 
-def _curve(losses: Path, path: Path) -> None:
+def _curve(losses: Path, unfinished: Path) -> None:
     """The three trainings' losses, each smoothed over a hundredth of its steps."""
     titles = {"text_encoder": "text encoder (InfoNCE)", "vae": "autoencoder (L1 + edges)", "unet": "U-Net (noise MSE)"}
     table = pd.read_csv(losses, index_col="step")
@@ -106,5 +107,5 @@ def _curve(losses: Path, path: Path) -> None:
         axis.plot(curve.rolling(max(len(curve) // 100, 1)).mean())
         axis.set(title=title, xlabel="step", ylabel="loss")
         axis.grid(alpha=0.3)
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    figure.savefig(unfinished, dpi=120, metadata={"Software": None})
     plt.close(figure)

@@ -2,11 +2,12 @@
 
 import contextlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import constants
+
+from eraseflow.outputs import CannotWrite, write_json
 
 OWN = Path(".work/hub")
 
@@ -23,15 +24,9 @@ def read(address: dict[str, Any], kind: str) -> dict[str, Any]:
 def write(address: dict[str, Any], kind: str, content: dict[str, Any]) -> None:
     """Whole or not at all. A note spares time and no more, so that nothing fails for want of one."""
     for path in _places(address, kind):
-        unfinished = path.with_suffix(f".{os.getpid()}.part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-            unfinished.replace(path)
+        with contextlib.suppress(OSError, CannotWrite):
+            write_json(content, path)
             return
-        except OSError:
-            with contextlib.suppress(OSError):
-                unfinished.unlink()
 
 
 def _places(address: dict[str, Any], kind: str) -> list[Path]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from eraseflow.metrics.rates import Rate
+from eraseflow.outputs import write_csv, write_text
 from eraseflow.report.readable import markdown_table
 
 CELL = ["concept", "method", "attack"]
@@ -65,5 +66,5 @@ def markdown(found: pd.DataFrame, count: int) -> str:
 def write(tables: Sequence[Path], out: Path) -> None:
     """seeds.csv and seeds.md from table.csv files, a seed each, into a folder."""
     found = seeds([pd.read_csv(path) for path in tables])
-    found.to_csv(out / "seeds.csv", index=False, float_format="%.6g", lineterminator="\n")
-    (out / "seeds.md").write_text(markdown(found, len(tables)), encoding="utf-8")
+    write_csv(found, out / "seeds.csv", float_format="%.6g")
+    write_text(markdown(found, len(tables)), out / "seeds.md")
