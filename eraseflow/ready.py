@@ -42,4 +42,4 @@ def ready(params: Params, names: Sequence[str] | None = None) -> None:
             model = definition("methods", params.module(method), "Settings")
             for name, concept in zip(names, concepts, strict=True):
                 raw = of_kind(params.raw_settings(method, table.testbed), concept.kind)
-                fetch(read(model, raw, f"methods.{method}.{table.testbed}"), name)
+                fetch(read(model, raw, f"methods.{method}.{table.testbed}"), name, testbed.model)

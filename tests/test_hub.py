@@ -109,6 +109,11 @@ def test_one_file_and_then_again_without_the_hub(server, monkeypatch, name):
     assert len(server.seen) == asked
 
 
+def test_the_names_of_a_sources_files(server):
+    assert hub.names(SOURCE) == list(FILES)
+    assert all(name not in path for name in FILES for path in server.seen), "none of them is fetched"
+
+
 def test_a_dataset_is_asked_for_as_one(server):
     server.kind = "datasets"
     assert hub.file(f"datasets/{SOURCE}", "model_index.json").read_bytes() == FILES["model_index.json"]

@@ -46,6 +46,16 @@ def snapshot(source: str, patterns: list[str] | None = None) -> Path:
     return _checked(source, address, known, names)
 
 
+def names(source: str) -> list[str]:
+    """The names of a pinned source's files; where the Hub is out of reach, of those in the cache.
+
+    Raises: SystemExit as `snapshot` does.
+    """
+    address = _address(source)
+    with one_line(source):
+        return list(hashes.known(address, lambda names: bool(list(names))).hashes)
+
+
 def file(source: str, name: str) -> Path:
     """One file of the source. Raises: SystemExit as `snapshot` does."""
     if Path(source).is_dir():
