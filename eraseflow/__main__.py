@@ -6,6 +6,7 @@ from pathlib import Path
 
 from eraseflow import full, launcher, params
 from eraseflow.mistakes import nearest
+from eraseflow.outside.notes import stale
 from eraseflow.ready import ready
 
 TRANSFER = {
@@ -46,10 +47,12 @@ def main() -> int | None:
     ready(everything)
     table = everything.table
     if arguments.command == "repro":
-        return launcher.repro(others)
+        return launcher.take_note(everything, others) or launcher.repro(others)
     if arguments.command == "transfer":
         transfer(everything, arguments)
         return None
+    for stage, file in stale(everything).items():
+        print(f"{file}: {stage} has not noted it as it is; `python -m eraseflow repro` runs it, and what it touches")
     print(
         f"params.yaml is right: {len(table.concepts)} concepts x {len(table.methods)} methods "
         f"x {len(table.attacks)} attacks on {table.testbed}"
@@ -61,6 +64,7 @@ def transfer(everything: params.Params, arguments: argparse.Namespace) -> None:
     """Replay, print how often the concept came back, and write the rows where they are asked for."""
     from eraseflow.cells.transfer import transfer
     from eraseflow.metrics.rates import Rate
+    from eraseflow.outside.notes import as_noted, of_judges, of_model
     from eraseflow.shards import write_parquet
 
     named = {name: getattr(arguments, name) for name in TRANSFER}
@@ -69,6 +73,7 @@ def transfer(everything: params.Params, arguments: argparse.Namespace) -> None:
         known = blocks.get(name, list(everything.methods))
         if value not in known:
             raise SystemExit(f"--{name}: params.yaml has no {value!r}{nearest(value, known)}")
+    as_noted(of_model(everything, arguments.concept), of_judges(everything, arguments.concept))
     found = transfer(everything, **named)
     if arguments.out:
         write_parquet(found, arguments.out)

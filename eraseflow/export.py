@@ -5,6 +5,7 @@ from pathlib import Path
 
 from eraseflow.mistakes import nearest
 from eraseflow.outputs import must_be_new, replacing
+from eraseflow.outside.notes import as_noted, of_model
 from eraseflow.params import Params
 
 CELLS, CONCEPTS = Path("data/cells"), Path("data/concepts")
@@ -23,6 +24,7 @@ def check(params: Params, concept: str, method: str, folder: Path) -> None:
     if not (edit / "edit.json").is_file():
         where = f"`dvc repro train@{concept}-{method}`, with both names in params.yaml's table"
         raise SystemExit(f"{edit}: is not there, since this cell is not trained; {where}, trains it")
+    as_noted(of_model(params, concept))
 
 
 def export(params: Params, concept: str, method: str, folder: Path) -> None:

@@ -11,8 +11,12 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from eraseflow.stage import SOCKET
+
+if TYPE_CHECKING:
+    from eraseflow.params import Params
 
 # What the stages of a cell import.
 PRELOAD = (
@@ -40,6 +44,20 @@ ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 33),
     "MALLOC_TOP_PAD_": str(1 << 28),
 }
+
+
+def take_note(params: "Params", arguments: Sequence[str] = ()) -> int:
+    """Run the stages again that note what lies where DVC does not look (see outside/), if their notes are not right.
+
+    By what they write DVC sees which cells are out of date. arguments: those of the `dvc repro` that follows; if it is
+    a dry one, nothing runs. Returns an exit code.
+    """
+    from eraseflow.outside import notes
+
+    again = notes.stale(params)
+    for stage, file in again.items():
+        print(f"{stage} takes note of {file}, which DVC does not watch", flush=True)
+    return repro(["--single-item", "--force", *again]) if again and "--dry" not in arguments else 0
 
 
 def repro(arguments: Sequence[str]) -> int:

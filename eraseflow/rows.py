@@ -1,4 +1,4 @@
-"""What a row of the table trains: the module and settings of each of its parts, and the code that they run.
+"""What a row of the table trains on a concept: module, settings and code of each of its parts, and what they read.
 
 dvc.yaml cannot look up which module a row has, so that trainings depend on what is written here.
 """
@@ -9,41 +9,54 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from eraseflow.outputs import replacing, write_json
+from eraseflow.outside import notes
+from eraseflow.outside.content import digests
 from eraseflow.params import Params
 
 ROOT = Path(__file__).parent.parent
-# These decide no number.
-READERS = {"eraseflow", "eraseflow.params", "eraseflow.mistakes", "eraseflow.hub", "eraseflow.outputs"}
+# These, with the modules below them, check, fetch and write, and decide no number.
+READERS = {f"eraseflow.{name}" for name in ("params", "params_check", "mistakes", "hub", "outputs", "outside")}
 
 
 def write(params: Params, out: Path) -> None:
-    """`out`/<testbed>/<row>.json for every testbed that a row has settings for: its parts in order."""
+    """`out`/<testbed>/<row>/<concept>.json for every concept and all rows with settings for its testbed.
+
+    One file a row and concept, so that what concerns one concept alone, such as its weights, leaves the others' cells.
+    """
+    modules = {params.module(part) for row in params.methods for part in params.parts(row)}
+    sources = {module: code(module) for module in modules}
     with replacing(out) as unfinished:
-        for row in params.methods:
-            for testbed in params.testbeds:
-                if not params.lacking(row, testbed):
-                    write_json(parts(params, row, testbed), unfinished / testbed / f"{row}.json")
+        for concept, entry in params.concepts.items():
+            for row in params.methods:
+                if not params.lacking(row, entry.testbed):
+                    parts = [_part(params, concept, part) for part in params.parts(row)]
+                    found = [part | {"sha256": sources[part["module"]]} for part in parts]
+                    write_json(found, unfinished / entry.testbed / row / f"{concept}.json")
 
 
-def parts(params: Params, row: str, testbed: str) -> list[dict]:
-    """Of each part: module, settings as params.yaml has them (`kinds` too), and `sha256`, see `code`."""
-    found = []
-    for part in params.parts(row):
-        module = params.module(part)
-        found.append({"module": module, "settings": params.raw_settings(part, testbed), "sha256": code(module)})
-    return found
+def _part(params: Params, concept: str, part: str) -> dict:
+    """Its module, its settings for the concept's kind, and the content of the files that it reads; see outside/."""
+    return {
+        "module": params.module(part),
+        "settings": notes.settings(params, concept, part).model_dump(mode="json"),
+        "outside": digests(notes.method(params, concept, part)),
+    }
 
 
-def code(method: str) -> dict[str, str]:
-    """SHA-256 of the source of a method's module and of all that it imports of this package, but for READERS."""
+def code(name: str, family: str = "methods") -> dict[str, str]:
+    """SHA-256 of the source of a module and of all that it imports of this package, but for READERS."""
     found: dict[str, str] = {}
-    waiting = [f"eraseflow.methods.{method}"]
+    waiting = [f"eraseflow.{family}.{name}"]
     while waiting:
         module = waiting.pop()
-        if module not in found and module not in READERS and (source := _source(module)):
+        if module not in found and not _reads(module) and (source := _source(module)):
             found[module] = hashlib.sha256(source).hexdigest()
             waiting += _imported(source)
     return dict(sorted(found.items()))
+
+
+def _reads(module: str) -> bool:
+    return module == "eraseflow" or any(f"{module}.".startswith(f"{reader}.") for reader in READERS)
 
 
 def _source(module: str) -> bytes | None:

@@ -17,8 +17,11 @@ def main() -> None:
 
     from eraseflow import params
     from eraseflow.cells.attack import attack
+    from eraseflow.outside.notes import as_noted, of_judges, of_model
 
-    attack(params.load(), options.concept, options.prompts, options.edit, options.attack, options.out)
+    everything = params.load()
+    as_noted(of_model(everything, options.concept), of_judges(everything, options.concept))
+    attack(everything, options.concept, options.prompts, options.edit, options.attack, options.out)
 
 
 if __name__ == "__main__":

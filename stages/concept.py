@@ -9,7 +9,7 @@ from eraseflow import stage
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--concept", required=True)
-    parser.add_argument("--out", type=Path, required=True, help="folder for prompts.csv and counts.json")
+    parser.add_argument("--out", type=Path, required=True, help="folder for prompts.csv and the notes beside it")
     options = parser.parse_args()
 
     from eraseflow import params

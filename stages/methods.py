@@ -8,7 +8,7 @@ from eraseflow import stage
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder for <testbed>/<row>.json")
+    parser.add_argument("--out", type=Path, required=True, help="folder for <testbed>/<row>/<concept>.json")
     options = parser.parse_args()
 
     from eraseflow import params, rows

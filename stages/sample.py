@@ -16,8 +16,11 @@ def main() -> None:
 
     from eraseflow import params
     from eraseflow.cells.sample import sample
+    from eraseflow.outside.notes import as_noted, of_model
 
-    sample(params.load(), options.concept, options.prompts, options.edit, options.out)
+    everything = params.load()
+    as_noted(of_model(everything, options.concept))
+    sample(everything, options.concept, options.prompts, options.edit, options.out)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,12 @@ def main() -> None:
 
     from eraseflow import params
     from eraseflow.cells.score import score
+    from eraseflow.outside.notes import as_noted, of_judges, of_networks
 
-    score(params.load(), options.concept, options.samples, options.reference, options.judged, options.scores)
+    everything = params.load()
+    testbed = everything.concepts[options.concept].testbed
+    as_noted(of_judges(everything, options.concept), of_networks(everything, testbed))
+    score(everything, options.concept, options.samples, options.reference, options.judged, options.scores)
 
 
 if __name__ == "__main__":

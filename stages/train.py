@@ -15,8 +15,11 @@ def main() -> None:
 
     from eraseflow import params
     from eraseflow.cells.train import train
+    from eraseflow.outside.notes import as_noted, of_model, of_row
 
-    train(params.load(), options.concept, options.method, options.out)
+    everything = params.load()
+    as_noted(of_model(everything, options.concept), of_row(everything, options.concept, options.method))
+    train(everything, options.concept, options.method, options.out)
 
 
 if __name__ == "__main__":

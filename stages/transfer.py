@@ -17,9 +17,11 @@ def main() -> None:
     from eraseflow import params
     from eraseflow.cells.transfer import matrix
     from eraseflow.outputs import write_csv
+    from eraseflow.outside.notes import as_noted, of_judges, of_model
 
-    found = matrix(params.load(), options.concept, options.attack, options.cells)
-    write_csv(found, options.out)
+    everything = params.load()
+    as_noted(of_model(everything, options.concept), of_judges(everything, options.concept))
+    write_csv(matrix(everything, options.concept, options.attack, options.cells), options.out)
 
 
 if __name__ == "__main__":

@@ -131,7 +131,8 @@ def test_a_concept_written_by_a_user(chain):
         raw["table"]["concepts"] = ["unicorn", "rose"]
 
     edit_params(chain, add)
-    of_prompts = {"concept@rose", "concept@unicorn"}  # whose folder is watched as a whole, for the questions in it
+    # The folder of prompts is watched as a whole, for the questions in it; `methods` notes the rows of each concept.
+    of_prompts = {"concept@rose", "concept@unicorn", "methods"}
     assert repro(chain) == cells(["rose"], ["original", "uce"], ["random_prefix"]) | of_prompts | {"report"}
     edit_params(chain, lambda raw: raw["table"].update(concepts=["unicorn"]))
     repro(chain)

@@ -221,3 +221,23 @@ def test_repro_checks_first(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["eraseflow", "repro"])
     with pytest.raises(ParamsError):
         __main__.main()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "options"),
+    [
+        ([], 0, [["--single-item", "--force", "concept@unicorn", "methods"], []]),
+        ([], 3, [["--single-item", "--force", "concept@unicorn", "methods"]]),
+        (["--dry"], 0, [["--dry"]]),
+    ],
+)
+def test_stages_whose_notes_are_not_right_run_first(monkeypatch, arguments, code, options):
+    from eraseflow.outside import notes
+
+    seen = []
+    monkeypatch.chdir(PACKAGE.parent)
+    monkeypatch.setattr(notes, "stale", lambda _: {"concept@unicorn": "1.jpg", "methods": "a.safetensors"})
+    monkeypatch.setattr(launcher, "run", lambda command, preload: seen.append(command) or code)
+    monkeypatch.setattr(sys, "argv", ["eraseflow", "repro", *arguments])
+    assert __main__.main() == code
+    assert seen == [[sys.executable, "-m", "dvc", "repro", *given] for given in options]

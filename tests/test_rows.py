@@ -33,11 +33,16 @@ def test_parts_settings_and_code_of_each_row(everything, tmp_path):
     found = {
         path.relative_to(tmp_path).with_suffix(""): json.loads(path.read_text()) for path in tmp_path.rglob("*.json")
     }
-    assert Path("emoji/pretrained") not in found, "it has settings for sd14 alone"
-    esd_u, *others = found[Path("emoji/esd_u")]
-    assert not others and esd_u["module"] == "esd" and esd_u["settings"] == everything.methods["esd_u"].on["emoji"]
-    assert found[Path("sd14/eraseflow+safree")] == found[Path("sd14/eraseflow")] + found[Path("sd14/safree")]
-    assert found[Path("emoji/esd")][0]["sha256"] == esd_u["sha256"]
+    assert not any(path.parts[:2] == ("emoji", "pretrained") for path in found), "it has settings for sd14 alone"
+    esd_u, *others = found[Path("emoji/esd_u/unicorn")]
+    raw = everything.methods["esd_u"].on["emoji"]
+    assert not others and esd_u["module"] == "esd" and esd_u["outside"] == {}
+    plain = {key: value for key, value in raw.items() if key != "kinds"}
+    assert esd_u["settings"] == plain, "of another kind's settings nothing"
+    assert found[Path("emoji/esd_u/ink_style")][0]["settings"] == plain | raw["kinds"]["style"]
+    flow, safree = (found[Path(f"sd14/{row}/nudity")] for row in ("eraseflow", "safree"))
+    assert found[Path("sd14/eraseflow+safree/nudity")] == flow + safree
+    assert found[Path("emoji/esd/unicorn")][0]["sha256"] == esd_u["sha256"]
 
 
 def test_code_is_the_module_and_what_it_imports():

@@ -6,6 +6,8 @@ networks stand in, each a module as a user would add it.
 
 import hashlib
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -83,7 +85,8 @@ def miniaturise(folder: Path, weights: Path):
         raw["concepts"]["nudity"]["scored_by"] = ["colour"]
         raw["concepts"]["pegasus"]["judge"] = {"name": "colour", "counts": ["colour/red"]}
         raw["methods"]["eraseflow"]["sd14"] |= {"epochs": 2, "num_steps": 5}
-        raw["methods"]["pretrained"]["sd14"]["sources"] = dict.fromkeys(CONCEPTS, str(weights))
+        sources = {name: str(weights.with_name(f"{name}.safetensors")) for name in CONCEPTS}
+        raw["methods"]["pretrained"]["sd14"]["sources"] = sources
         raw["attacks"]["unlearndiffatk"]["sd14"] |= {"rounds": 1, "iterations": 1}
 
     return change
@@ -119,6 +122,8 @@ def chain(tmp_path_factory) -> tuple[Path, set[str]]:
     other = StableDiffusionPipeline.from_pretrained(build(folder / "published", seed=1), safety_checker=None)
     weights = folder / "published.safetensors"
     save_file({"conv_in.weight": other.unet.get_parameter("conv_in.weight").data}, weights)
+    for name in CONCEPTS:
+        shutil.copy(weights, folder / f"{name}.safetensors")
     data(folder)
     edit_params(folder, miniaturise(folder, weights))
     return folder, repro(folder)
@@ -200,3 +205,40 @@ def test_nothing_is_out_of_date_and_a_cell_can_be_exported(chain):
     pipeline = StableDiffusionPipeline.from_pretrained(folder / "exported")
     assert pipeline("a Pegasus", num_inference_steps=2).images[0].size == (64, 64)
     assert "“Pegasus”, with “Horse” in its place" in (folder / "exported" / "README.md").read_text()
+
+
+def test_what_lies_outside_runs_again_what_was_made_of_it(chain):
+    """New weights of one concept, a new picture of COCO, and files that are only touched."""
+    folder = chain[0]
+    weights = folder / "pegasus.safetensors"
+    size = weights.stat().st_size
+    save_file({name: tensor + 0.1 for name, tensor in load_file(weights).items()}, weights)
+    assert weights.stat().st_size == size
+    for name in ("nudity.safetensors", "data/i2p.csv", "model/unet/diffusion_pytorch_model.safetensors"):
+        os.utime(folder / name)
+    about = json.loads((folder / "data/reference/sd14/reference.json").read_text())
+    Image.new("RGB", (60, 40)).save(folder / "data/coco/val2014" / about["names"][0])
+    scores = {f"score@{concept}-{method}" for concept in CONCEPTS for method in METHODS}
+    made = cells(["pegasus"], ["pretrained"], ["unlearndiffatk"]) | scores | {"methods", "reference@sd14", "report"}
+    assert repro(folder) == made
+    edit = load_file(folder / "data/cells/pegasus/pretrained/edit/weights.safetensors")
+    assert torch.equal(edit["unet.conv_in.weight"], load_file(weights)["conv_in.weight"])
+    assert repro(folder) == set()
+
+
+def test_another_base_model_at_its_path_is_seen_by_the_launcher_and_by_a_cell(chain):
+    folder = chain[0]
+    file = folder / "model" / "unet" / "diffusion_pytorch_model.safetensors"
+    before = file.read_bytes()
+    try:
+        save_file({name: tensor + 0.1 for name, tensor in load_file(file).items()}, file)
+        said = call(folder, sys.executable, "-m", "eraseflow", "check").stdout
+        for concept in CONCEPTS:
+            assert f"{file}: concept@{concept} has not noted it as it is" in said
+        command = ["-m", "stages.sample", "--concept", "nudity", "--prompts", "data/concepts/nudity/prompts.csv"]
+        command += ["--edit", "data/cells/nudity/eraseflow/edit", "--out", "new.parquet"]
+        done = call(folder, sys.executable, *command, check=False)
+        assert done.returncode == 1 and not (folder / "new.parquet").exists()
+        assert f"{file}: is not what data/concepts/nudity/model.json has noted" in done.stderr
+    finally:
+        file.write_bytes(before)

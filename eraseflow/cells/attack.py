@@ -12,6 +12,8 @@ from eraseflow import finite, images, prompts, rounds, sampling, verdict
 from eraseflow.cells import DEVICE, PRECISION, batch, flags, module, setting
 from eraseflow.edits import Edit
 from eraseflow.outputs import write_text
+from eraseflow.outside import notes
+from eraseflow.outside.content import digests
 from eraseflow.params import Concept, Params, SamplingSettings, Testbed
 from eraseflow.passes import PASSES
 from eraseflow.shards import WORK, fingerprint, forget, write_parquet
@@ -31,11 +33,11 @@ def attack(params: Params, concept: str, prompts_csv: Path, edit: Path, attack: 
     settings = params.settings("attacks", attack, entry.testbed, entry.kind)
     seed, size = params.table.seed, batch(world)
     rule = verdict.rule(entry.judge)
-    material = [Path(path) for path in (entry.judge.questions, entry.judge.references) if path]
+    read = digests(notes.model_files(entry.testbed, testbed)), notes.of_judges(params, concept).now()
     table = prompts.read(prompts_csv, "target")[COLUMNS]
     name = f"attack-{attack}-" + fingerprint(
-        edit, testbed.model, Path(testbed.model), JUDGES, table, testbed.sampling, PRECISION, size,
-        entry.judge, rule, *material, testbed.safety_judge, settings, seed,
+        edit, testbed.model, JUDGES, table, testbed.sampling, PRECISION, size,
+        entry.judge, rule, *read, testbed.safety_judge, settings, seed,
     )  # fmt: skip
     original = world.load_pipeline(testbed.model, DEVICE)
     victim = Victim(

@@ -6,10 +6,12 @@ from typing import Any
 
 from transformers import CLIPTokenizer
 
-from eraseflow import hub, prompts
+from eraseflow import hub, prompts, rows
 from eraseflow.cells import setting
 from eraseflow.outputs import write_csv, write_json
-from eraseflow.params import Concept, ConceptJudge, Params, Testbed
+from eraseflow.outside import notes
+from eraseflow.outside.content import digests
+from eraseflow.params import Concept, Params, Testbed
 
 JUDGES = Path(__file__).parent.parent / "judges"
 
@@ -17,16 +19,19 @@ JUDGES = Path(__file__).parent.parent / "judges"
 def concept(params: Params, concept: str, out: Path) -> None:
     """Write `out`/prompts.csv, all prompts that may be used, with their texts, and counts.json; see prompts.resolve.
 
-    And words.json and judges.json: by these the cells' stages see whether they are out of date, since a concept may
-    leave keys out, and dvc.yaml cannot look up which judges it names.
+    And words.json, judges.json, model.json and texts.json: by these the cells' stages see whether they are out of date,
+    since a concept may leave keys out, and dvc.yaml can look up neither which judges it names nor what lies outside.
     """
     entry, testbed, _ = setting(params, concept)
+    noted: dict[str, Any] = {"judges": judges(entry, testbed)}  # before anything is read, so that no change is missed
+    noted["model"] = {"outside": notes.model(entry.testbed, testbed)}
+    noted["texts"] = {"outside": notes.texts(entry, testbed)}
     tokenizer = CLIPTokenizer.from_pretrained(hub.snapshot(testbed.model, ["tokenizer/*"]) / "tokenizer")
     check_lengths(tokenizer, [*sum(entry.pairs, ()), *entry.preserve], f"concepts.{concept}")
     table, counts = prompts.resolve(entry, testbed, params.table.seed, tokenizer)
     write_csv(table, out / "prompts.csv")
     words = {"kind": entry.kind, "pairs": entry.pairs, "preserve": entry.preserve}
-    for name, content in {"counts": counts, "words": words, "judges": judges(entry, testbed)}.items():
+    for name, content in {"counts": counts, "words": words, **noted}.items():
         write_json(content, out / f"{name}.json")
     print(f"{concept}: {said(counts)}")
 
@@ -43,19 +48,20 @@ def check_lengths(tokenizer: CLIPTokenizer, texts: list[str], where: str) -> Non
 
 
 def judges(concept: Concept, testbed: Testbed) -> list[dict[str, Any]]:
-    """Every judge of the concept's pictures: its block of params, and hashes of its code and of the files it names."""
-    blocks = [concept.judge, *([testbed.safety_judge] if testbed.safety_judge else [])]
-    names = [*concept.scored_by, *([testbed.kept_judge] if testbed.kept_judge else [])]
-    return [_judge(block.name, block) for block in blocks] + [_judge(name, None) for name in names]
+    """Every judge of the concept's pictures: its block of params, its code, and the files that it reads."""
+    with_block = [concept.judge, *([testbed.safety_judge] if testbed.safety_judge else [])]
+    blocks = [block.model_dump() for block in with_block]
+    names = notes.judges(concept, testbed)  # those with a block first
+    return [_judge(name, concept, blocks[at] if at < len(blocks) else None) for at, name in enumerate(names)]
 
 
-def _judge(name: str, block: ConceptJudge | None) -> dict[str, Any]:
-    files = sorted(JUDGES.glob(f"{name}.*"))
-    for named in (block.questions, block.references, block.source) if block else ():
-        files += sorted(Path(named).rglob("*")) if named and Path(named).is_dir() else [Path(named)] if named else []
-    sources = [file for file in files if file.is_file()]
-    sha256 = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sources}
-    return {"name": name, "block": block.model_dump() if block else None, "sha256": sha256}
+def _judge(name: str, concept: Concept, block: dict | None) -> dict[str, Any]:
+    beside = sorted(
+        file for file in JUDGES.glob(f"{name}.*") if file.suffix != ".py"
+    )  # such as the names of its labels
+    sha256 = rows.code(name, "judges") | {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in beside}
+    found = {"name": name, "block": block, "sha256": sha256}
+    return found | {"outside": digests(notes.judge(name, concept))}
 
 
 def said(counts: dict) -> str:

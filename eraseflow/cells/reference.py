@@ -12,6 +12,7 @@ from tqdm import trange
 
 from eraseflow.cells import DEVICE, module, world_of
 from eraseflow.outputs import replacing, write_json
+from eraseflow.outside import notes
 from eraseflow.params import Params
 from eraseflow.shards import PART
 
@@ -19,9 +20,11 @@ from eraseflow.shards import PART
 def reference(params: Params, testbed: str, out: Path) -> None:
     """Write `out`/features.safetensors, and reference.json, which says of which pictures and network they are.
 
-    reference.json: network, pictures (how many), sha256 (of all their names and pixels, in order) and names.
+    reference.json: network, pictures (how many), sha256 (of all their names and pixels, in order) and names. What is
+    read outside the repository is noted in pictures.json and networks.json.
     """
     entry, world = params.testbeds[testbed], world_of(testbed)
+    noted = {"pictures": notes.pictures(testbed, entry), "networks": notes.networks(entry)}
     network = module("metrics", entry.features).load(DEVICE)
     names = world.real_names(entry)
     digest, parts = hashlib.sha256(), []
@@ -36,6 +39,8 @@ def reference(params: Params, testbed: str, out: Path) -> None:
         unfinished.mkdir()
         save_file({"features": torch.cat(parts)}, unfinished / "features.safetensors")
         write_json(about, unfinished / "reference.json")
+        for name, found in noted.items():
+            write_json({"outside": found}, unfinished / f"{name}.json")
 
 
 @dataclass(frozen=True)

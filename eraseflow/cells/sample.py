@@ -8,6 +8,8 @@ import pandas as pd
 from eraseflow import images, prompts, sampling
 from eraseflow.cells import DEVICE, PRECISION, batch, setting
 from eraseflow.edits import Edit
+from eraseflow.outside.content import digests
+from eraseflow.outside.notes import model_files
 from eraseflow.params import Params
 from eraseflow.shards import fingerprint, forget, in_shards, write_parquet
 
@@ -18,7 +20,8 @@ def sample(params: Params, concept: str, prompts_csv: Path, edit: Path, out: Pat
     """Draw target and kept prompts into a parquet (COLUMNS and png); a killed run goes on where it stopped."""
     _, testbed, world = setting(params, concept)
     table, size = prompts.read(prompts_csv)[COLUMNS], batch(world)
-    name = "sample-" + fingerprint(edit, testbed.model, Path(testbed.model), table, testbed.sampling, PRECISION, size)
+    model = digests(model_files(params.concepts[concept].testbed, testbed))
+    name = "sample-" + fingerprint(edit, testbed.model, model, table, testbed.sampling, PRECISION, size)
 
     @cache
     def pipeline():  # loaded only if there is something left to draw

@@ -8,6 +8,7 @@ from pathlib import Path
 from eraseflow import hub
 from eraseflow.checkpoints.folders import Contents, of_file, of_folder
 from eraseflow.mistakes import nearest
+from eraseflow.outside.content import is_hidden
 
 PINNED = re.compile(r"(?P<repository>(datasets/)?[\w.-]+/[\w.-]+@[0-9a-f]{40})(/(?P<inside>.+?))?/?")
 UNPINNED = re.compile(r"(?P<repository>(datasets/)?[\w.-]+/[\w.-]+)(@(?P<revision>[^/]*))?(?P<inside>/.+)?")
@@ -70,7 +71,8 @@ def _here(place: str, path: Path) -> Found:
     root, inside = (path, "") if path.is_dir() else (path.parent, path.name)
     depth = 1 if inside and inside != "model_index.json" else DEPTH
     found = (each for level in range(1, depth + 1) for each in root.glob("/".join("*" * level)) if each.is_file())
-    names = sorted(each.relative_to(root).as_posix() for each in found)
+    paths = [each.relative_to(root) for each in found]
+    names = sorted(path.as_posix() for path in paths if path.name == inside or not is_hidden(path))
     folder, contents = _contents(names, inside, str(root))
     return Found(root / folder, contents)
 

@@ -20,11 +20,14 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from eraseflow import hub
 from eraseflow.mistakes import nearest
+from eraseflow.outside.content import files as files_of
+from eraseflow.outside.content import local
 from eraseflow.params import Concept
 
 NAME = "ViT WikiArt"
 BATCH = 64
 NEEDS = ["source"]
+FILES = ["*.json", "*.safetensors", "*.bin"]
 ARTISTS = files("eraseflow.judges").joinpath("artist.txt")  # in the order of the data set huggan/wikiart
 LABELS = [f"artist/{name}" for name in ARTISTS.read_text(encoding="utf-8").splitlines()]
 
@@ -36,10 +39,15 @@ def ready(concept: Concept) -> Path:
     """
     source = concept.judge.source
     assert source, "params_check.py sees to it"
-    folder = hub.snapshot(source, ["*.json", "*.safetensors", "*.bin"])
+    folder = hub.snapshot(source, FILES)
     if not (folder / "config.json").is_file():
         raise SystemExit(f"{source}: has no config.json; expected an image classifier of transformers, unpacked")
     return folder
+
+
+def outside(concept: Concept) -> list[Path]:
+    """The classifier's files, where it lies in a local folder."""
+    return [file for place in local(concept.judge.source or "") for file in files_of(place, FILES)]
 
 
 def load(device: str, concept: Concept) -> Callable[[Tensor], pd.DataFrame]:

@@ -25,6 +25,7 @@ from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 from torchvision.transforms.functional import normalize as standardise
 
 from eraseflow import hub
+from eraseflow.outside.content import files as files_of
 from eraseflow.params import Concept
 from eraseflow.params_check import PICTURES
 
@@ -71,6 +72,11 @@ def ready(concept: Concept) -> None:
     hub.file(SOURCE, FILE)
 
 
+def outside(concept: Concept) -> list[Path]:
+    """The reference pictures."""
+    return pictures_in(Path(concept.judge.references or ""))
+
+
 def load(device: str, concept: Concept) -> Callable[[Tensor], pd.DataFrame]:
     """The judge: pictures (n, 3, H, W) uint8 to the mean cosines (-1..1) to the concept's reference pictures.
 
@@ -113,13 +119,17 @@ def prepare(pictures: Tensor) -> Tensor:
 def references(folder: Path) -> Tensor:
     """The folder's pictures, of any sizes, prepared (m, 3, side, side)."""
     prepared = []
-    for file in sorted(folder.iterdir()):
-        if file.suffix.lower() in PICTURES:
-            try:
-                prepared.append(prepare(pil_to_tensor(Image.open(file).convert("RGB"))))
-            except OSError as error:
-                raise SystemExit(f"{file}: cannot be read as a picture: {error}") from None
+    for file in pictures_in(folder):
+        try:
+            prepared.append(prepare(pil_to_tensor(Image.open(file).convert("RGB"))))
+        except OSError as error:
+            raise SystemExit(f"{file}: cannot be read as a picture: {error}") from None
     return torch.stack(prepared)
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures of the folder itself, in the order of their names."""
+    return [file for file in files_of(folder) if file.suffix.lower() in PICTURES and file.parent == folder]
 
 
 def read(file: Path) -> StyleNetwork:

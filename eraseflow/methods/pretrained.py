@@ -16,6 +16,7 @@ source is refused; eraseflow/checkpoints/ says how each is read.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from eraseflow.checkpoints import places, plans
 from eraseflow.edits import Edit
@@ -34,6 +35,22 @@ def ready(settings: Settings, concept: str, model: str) -> None:
     """
     with _of(concept):
         plans.plans(places.find(source(settings, concept)), plans.base_of(model))
+
+
+def of_concept(settings: Settings, concept: str) -> Settings:
+    """The settings with this concept's source alone."""
+    named = {name: place for name, place in settings.sources.items() if name == concept}
+    return settings.model_copy(update={"sources": named})
+
+
+def outside(settings: Settings, concept: str) -> list[Path]:
+    """The local files that decide the concept's weights; none where these come from the Hub, or none are named."""
+    if concept not in settings.sources:
+        return []
+    try:
+        return places.files(settings.sources[concept])
+    except SystemExit:  # `ready` says why, if the table has this concept
+        return [Path(settings.sources[concept])]
 
 
 def source(settings: Settings, concept: str) -> str:

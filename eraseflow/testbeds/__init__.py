@@ -9,4 +9,6 @@ ready(testbed, device): fetches what the testbed needs, or ends with one line; c
 real_names(testbed): the names of the real pictures. real_pictures(testbed, names): these pictures, (n, 3, h, w) uint8
     or a list of (3, h, w). compared(names, expect): the places in `names` of the pictures with which the distances
     compare drawings that expect these labels or files.
+Optional, and read without importing the module: outside(testbed), the real pictures' files where DVC does not watch
+    them; FILES, patterns of what is read of a base model's folder, all of it if left out.
 """

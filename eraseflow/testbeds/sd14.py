@@ -131,6 +131,11 @@ def real_names(testbed: Testbed) -> list[str]:
     return list(prompts.every_kept(testbed).expect)
 
 
+def outside(testbed: Testbed) -> list[Path]:
+    """The real pictures' files."""
+    return [coco(testbed) / "val2014" / name for name in real_names(testbed)]
+
+
 def real_pictures(testbed: Testbed, names: list[str]) -> list[Tensor]:
     """COCO's own pictures (3, h, w) uint8, each of its own size. Raises: SystemExit where one is missing."""
     folder = coco(testbed) / "val2014"
