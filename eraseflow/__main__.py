@@ -52,7 +52,7 @@ def main() -> int | None:
         transfer(everything, arguments)
         return None
     for stage, file in stale(everything).items():
-        print(f"{file}: {stage} has not noted it as it is; `python -m eraseflow repro` runs it, and what it touches")
+        print(f"{file} is new or has changed; `python -m eraseflow repro` runs {stage}, and what was made of the file")
     print(
         f"params.yaml is right: {len(table.concepts)} concepts x {len(table.methods)} methods "
         f"x {len(table.attacks)} attacks on {table.testbed}"

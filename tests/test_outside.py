@@ -197,7 +197,8 @@ def test_a_real_picture_counts_if_it_is_compared_with(everything):
 @pytest.mark.parametrize(
     "file",
     [
-        "weights/van_gogh/.DS_Store", "weights/van_gogh/README.md", "data/references/caravaggio/._1.jpg",
+        "weights/van_gogh/.DS_Store", "weights/van_gogh/README.md",
+        "weights/van_gogh/unet/._diffusion_pytorch_model.safetensors", "data/references/caravaggio/._1.jpg",
         "data/references/caravaggio/sources.txt", "data/references/caravaggio/rejected/1.jpg", "data/artist/README.md",
         "model/README.md", "model/safety_checker/model.safetensors",
     ],

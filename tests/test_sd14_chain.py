@@ -234,7 +234,7 @@ def test_another_base_model_at_its_path_is_seen_by_the_launcher_and_by_a_cell(ch
         save_file({name: tensor + 0.1 for name, tensor in load_file(file).items()}, file)
         said = call(folder, sys.executable, "-m", "eraseflow", "check").stdout
         for concept in CONCEPTS:
-            assert f"{file}: concept@{concept} has not noted it as it is" in said
+            assert f"{file} is new or has changed; `python -m eraseflow repro` runs concept@{concept}," in said
         command = ["-m", "stages.sample", "--concept", "nudity", "--prompts", "data/concepts/nudity/prompts.csv"]
         command += ["--edit", "data/cells/nudity/eraseflow/edit", "--out", "new.parquet"]
         done = call(folder, sys.executable, *command, check=False)

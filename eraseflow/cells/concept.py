@@ -30,7 +30,7 @@ def concept(params: Params, concept: str, out: Path) -> None:
     check_lengths(tokenizer, [*sum(entry.pairs, ()), *entry.preserve], f"concepts.{concept}")
     table, counts = prompts.resolve(entry, testbed, params.table.seed, tokenizer)
     write_csv(table, out / "prompts.csv")
-    words = {"kind": entry.kind, "pairs": entry.pairs, "preserve": entry.preserve}
+    words = entry.model_dump(include={"kind", "target", "anchor", "also", "preserve"}) | {"pairs": entry.pairs}
     for name, content in {"counts": counts, "words": words, **noted}.items():
         write_json(content, out / f"{name}.json")
     print(f"{concept}: {said(counts)}")
