@@ -269,6 +269,19 @@ def test_kin_of_lora_are_one_line(tmp_path, keys, said):
     assert said in fails(tmp_path / "x.safetensors")
 
 
+@pytest.mark.parametrize("alpha", [torch.tensor(1.0), torch.tensor([1.0]), 1.0, 1])
+def test_an_alpha_in_any_form(tmp_path, alpha):
+    down, up = torch.ones(2, 8), torch.ones(8, 2)
+    tensors = {f"{LAYER}.lora_down.weight": down, f"{LAYER}.lora_up.weight": up, f"{LAYER}.alpha": alpha}
+    torch.save({"state_dict": tensors, "global_step": 3}, tmp_path / "x.pt")
+    assert {tensor.max().item() for tensor in edit_of(tmp_path / "x.pt").tensors.values()} == {1.0, 0.5}
+    del tensors[f"{LAYER}.alpha"]
+    torch.save(tensors | {"lora_alpha": 1}, tmp_path / "x.pt")
+    assert "has 'lora_alpha' beside the matrices" in fails(tmp_path / "x.pt")
+    save_file(tensors, tmp_path / "x.safetensors", {"ss_network_alpha": "1"})
+    assert "says ss_network_alpha 1 in its metadata" in fails(tmp_path / "x.safetensors")
+
+
 def test_a_lora_that_changes_nothing_is_one_line(tmp_path):
     tensors = kohya(with_lora(ATTENTION))
     save_file({key: 0 * w if "lora_up" in key else w for key, w in tensors.items()}, tmp_path / "x.safetensors")

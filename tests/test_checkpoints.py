@@ -12,7 +12,7 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from eraseflow import hub
-from eraseflow.checkpoints import places, plans
+from eraseflow.checkpoints import files, places, plans
 from eraseflow.methods import pretrained
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -262,6 +262,42 @@ def test_what_is_no_checkpoint_is_one_line(other, tmp_path):
     assert "holds no weights" in fails(tmp_path / "none.pt")
 
 
+@pytest.mark.parametrize("length", [0x180, 0x4B50, 0x8B1F])
+def test_a_header_as_long_as_another_formats_mark(tmp_path, length):
+    """A pickle begins with 80 in hexadecimal digits, a ZIP archive with 504B, gzip with 1F8B."""
+    header = json.dumps(
+        {"__metadata__": {"a": "b"}, "conv_in.bias": {"dtype": "F32", "shape": [8], "data_offsets": [0, 32]}}
+    )
+    content = length.to_bytes(8, "little") + header.ljust(length).encode() + bytes(32)
+    (tmp_path / "x.safetensors").write_bytes(content)
+    assert edit_of(tmp_path / "x.safetensors").tensors.keys() == {"unet.conv_in.bias"}
+    assert files.read(tmp_path / "x.safetensors").metadata == {"a": "b"}
+
+
+def test_a_component_that_is_not_there_is_one_line(other, tmp_path):
+    """The base model's would be drawn with in its place."""
+    for folder, name in (("a", "vae"), ("b", "unet")):
+        other.save_pretrained(tmp_path / folder)
+        shutil.rmtree(tmp_path / folder / name)
+        assert f"names a {name}, whose folder is not there" in fails(tmp_path / folder)
+        other.save_pretrained(tmp_path / folder)
+        (tmp_path / folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+        assert "unet: holds no weights that are read here" in fails(tmp_path / folder)
+
+
+def test_folders_beside_a_components_are_named(other, tmp_path, capsys):
+    other.unet.save_pretrained(tmp_path / "unet")
+    miniature().unet.save_pretrained(tmp_path / "unet_ema")
+    torch.save({}, tmp_path / "optimizer.bin")
+    holds(edit_of(tmp_path), weights(other, "unet"))
+    assert "left out unet_ema/" in capsys.readouterr().out
+
+
+def test_a_weight_that_is_no_tensor_is_one_line(other, tmp_path):
+    torch.save(other.unet.state_dict() | {"conv_in.bias": [0.0] * 8}, tmp_path / "x.pt")
+    assert "conv_in.bias is no tensor" in fails(tmp_path / "x.pt")
+
+
 def test_several_candidates_are_named(other, tmp_path):
     save_file(other.unet.state_dict(), tmp_path / "a.safetensors")
     torch.save(other.unet.state_dict(), tmp_path / "b.pt")
@@ -303,12 +339,12 @@ def test_quantised_weights_are_one_line(tmp_path, dtype):
     save_file({"conv_in.bias": torch.zeros(8).to(dtype)}, tmp_path / "x.safetensors")
     torch.save({"conv_in.bias": torch.zeros(8).to(dtype)}, tmp_path / "x.pt")
     for name in ("x.safetensors", "x.pt"):
-        assert "not quantised ones" in fails(tmp_path / name)
+        assert "neither quantised nor sparse" in fails(tmp_path / name)
 
 
 def test_numbers_that_are_not_finite_are_one_line(tmp_path):
     save_file({"conv_in.bias": torch.tensor([0.0, torch.nan] * 4)}, tmp_path / "x.safetensors")
-    assert "conv_in.bias has numbers that are not finite (4)" in fails(tmp_path / "x.safetensors")
+    assert "conv_in.bias is not finite (nan)" in fails(tmp_path / "x.safetensors")
 
 
 @pytest.mark.parametrize(

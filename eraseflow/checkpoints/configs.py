@@ -1,7 +1,7 @@
 """What decides pictures and is not in the tensors: a component's configuration, a scheduler's, an adapter's."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,16 @@ def check_component(component: str, theirs: Mapping[str, Any], ours: Mapping[str
             raise SystemExit(f"{where}: has {key} {other!r}, the base model's {component} {mine!r}")
 
 
-def check_pipeline(theirs: Mapping[str, Any], where: str) -> None:
-    """Raises: SystemExit where the pipeline has components that Stable Diffusion 1 has not."""
+def check_pipeline(theirs: Mapping[str, Any], there: Iterable[str | None], where: str) -> None:
+    """there: the components whose weights are there.
+
+    Raises: SystemExit where the pipeline has components that Stable Diffusion has not, or lacks one that it names.
+    """
+    for name in ("unet", "text_encoder", "vae"):
+        if any(theirs.get(name) or []) and name not in there:
+            raise SystemExit(
+                f"{where}: names a {name}, whose folder is not there; the base model's would stand in for it"
+            )
     for name in ("text_encoder_2", "text_encoder_3", "transformer", "image_encoder", "controlnet"):
         if any(theirs.get(name) or []):
             kind = theirs.get("_class_name", "pipeline")

@@ -7,6 +7,7 @@ weights, W + alpha / rank * up @ down in float32, and becomes a second part of t
 import torch
 from torch import Tensor
 
+from eraseflow import finite
 from eraseflow.checkpoints import names
 from eraseflow.checkpoints.folders import COMPONENTS
 from eraseflow.checkpoints.places import Found
@@ -21,6 +22,9 @@ def edit_of(pipeline, found: Found) -> Edit:
     """
     if found.contents.edit:
         return Edit.load(found.folder)
+    if found.contents.unread:
+        folders = ", ".join(f"{name}/" for name in found.contents.unread)
+        print(f"{found.folder}: left out {folders}: no part of what Stable Diffusion draws with")
     weights: dict[str, Tensor] = {}
     edits = []
     known = parameters(pipeline)
@@ -64,8 +68,9 @@ def base_of(pipeline) -> Base:
 def different(plan: Plan, known: dict[str, Tensor]) -> dict[str, Tensor]:
     """Those of the plan's weights that are not the base's own, in the base's shape and their own precision."""
     tensors, kept = plan.tensors(), {}
+    finite.check(plan.where, tensors.items())
     for name, key in plan.weights.items():
-        theirs, ours = finite(tensors[key], key, plan.where), known[name]
+        theirs, ours = tensors[key], known[name]
         theirs = theirs.reshape(ours.shape)
         if not same(ours, theirs.to(ours.device)):
             kept[name] = theirs
@@ -89,17 +94,18 @@ def adapters(plan: Plan, known: dict[str, Tensor]) -> tuple[dict[str, Tensor], d
     Layers whose product is zero are left out.
     """
     tensors = plan.tensors()
+    finite.check(plan.where, tensors.items())
     matrices: dict[str, Tensor] = {}
     merged: dict[str, Tensor] = {}
     for layer, pair in plan.pairs.items():
-        down, up = (finite(tensors[key], key, plan.where) for key in (pair.down, pair.up))
+        down, up = tensors[pair.down], tensors[pair.up]
         ours = known[f"{layer}.weight"]
         rank, kernel = down.shape[0], ours.shape[2:]
         down = down.reshape(rank, ours.shape[1], *kernel)
         up = up.reshape(ours.shape[0], rank, *(1 for _ in kernel))
         factor = pair.factor
         if pair.alpha:
-            factor = float(finite(tensors[pair.alpha], pair.alpha, plan.where).reshape(())) / rank
+            factor = float(tensors[pair.alpha].reshape(())) / rank
         if factor != 1:
             up = up.float() * factor
         if not up.any() or not down.any():
@@ -109,10 +115,3 @@ def adapters(plan: Plan, known: dict[str, Tensor]) -> tuple[dict[str, Tensor], d
         else:
             merged[f"{layer}.weight"] = ours.float().cpu() + up.float() @ down.float()
     return matrices, merged
-
-
-def finite(tensor: Tensor, key: str, where: str) -> Tensor:
-    """Raises: SystemExit where a number is NaN or infinite, which would spoil every picture."""
-    if not tensor.isfinite().all():
-        raise SystemExit(f"{where}: {key} has numbers that are not finite ({int((~tensor.isfinite()).sum())})")
-    return tensor

@@ -12,7 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32"}
+DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I8": "int8",
+}
 # First bytes of what is mistaken for weights, and what to do about it.
 MISTAKEN = {
     b"version https://git-lfs": "is a Git LFS pointer of some hundred bytes and not the weights; `git lfs pull` in its "
@@ -72,13 +80,14 @@ def read(path: Path) -> File:
         raise SystemExit(f"{path}: cannot be read ({error.strerror})") from None
     if not start:
         raise SystemExit(f"{path}: is empty")
+    # First of all, for its first bytes are a length, which may look like another format's mark.
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= LARGEST_HEADER:
+        return _safetensors(path)
     for magic, what in MISTAKEN.items():
         if start.startswith(magic):
             raise SystemExit(f"{path}: {what}")
     if start[:2] == b"PK" or start[:1] == b"\x80" or start[257:262] == b"ustar":
         return _pickle(path, start)
-    if len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= LARGEST_HEADER:
-        return _safetensors(path)
     if start.lstrip()[:1] == b"<":
         raise SystemExit(f"{path}: is a web page and not the weights; the download has failed or wanted a login")
     if all(byte >= 32 or byte in b"\t\r\n" for byte in start):
@@ -147,7 +156,8 @@ def _flatten(lead: str, content: Mapping, found: File) -> None:
         name = f"{lead}{key}"
         if isinstance(value, Mapping):
             _flatten(f"{name}.", value, found)
-        elif isinstance(value, torch.Tensor):
+        elif isinstance(value, torch.Tensor) or (isinstance(value, int | float) and name.endswith(".alpha")):
+            value = torch.as_tensor(value)
             dtype = str(value.dtype).removeprefix("torch.")
             sparse = "" if value.layout == torch.strided else "sparse "
             found.headers[name] = Header(sparse + dtype, tuple(value.shape))

@@ -41,11 +41,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Contents:
-    """The parts of a folder, or that it is an edit of this project; other: further files that are read."""
+    """The parts of a folder, or that it is an edit of this project.
+
+    other: further files that are read. unread: folders beside the components' that hold weights, such as unet_ema.
+    """
 
     parts: tuple[Part, ...] = ()
     edit: bool = False
     other: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
     def files(self) -> list[str]:
         """Every file that is read."""
@@ -62,19 +66,22 @@ def of_folder(names: Sequence[str], where: str) -> Contents:
         return Contents(edit=True, other=tuple(name for name in names if name.endswith((".json", ".safetensors"))))
     pipeline = "model_index.json" in top
     inside = {component: _below(names, component) for component in COMPONENTS}
+    for component, below in inside.items():
+        if below and not _groups(below):
+            raise SystemExit(f"{where}/{component}: holds no weights{_hint(below)}")
     parts = [
         _part(below, f"{where}/{component}", component, component, pipeline)
         for component, below in inside.items()
-        if _groups(below)
+        if below
     ]
     loose = _groups(top)
     if bool(parts or pipeline) + len(loose) > 1:
         what = [*(["a pipeline (model_index.json)"] if pipeline else [f"{part.component}/" for part in parts])]
         raise SystemExit(f"{where}: holds several candidates, {_list([*what, *loose.values()])}; name one of them")
-    if pipeline:
-        return Contents(tuple(parts), other=tuple(name for name in BESIDE if name in names))
-    if parts:
-        return Contents(tuple(parts))
+    if pipeline or parts:
+        unread = {name.partition("/")[0] for name in names if name.endswith(SUFFIXES)} - {*COMPONENTS, *top}
+        other = tuple(name for name in BESIDE if name in names) if pipeline else ()
+        return Contents(tuple(parts), other=other, unread=tuple(sorted(unread)))
     if loose:
         return Contents((_part(top, where, "", None, False),))
     raise SystemExit(f"{where}: holds no weights{_hint(names)}")
@@ -137,16 +144,11 @@ def _part(names: Sequence[str], where: str, folder: str, component: str | None, 
     index = next((name for name in sorted(names) if shards and INDEX.fullmatch(name) and _of(name, chosen[0])), None)
     return Part(
         tuple(lead + match[0] for match in chosen),
-        component or _component(stem, config),
+        component,
         config and lead + config,
         index and lead + index,
         whole=pipeline or (config == "config.json" and stem in ("model", "diffusion_pytorch_model")),
     )
-
-
-def _component(stem: str, config: str | None) -> str | None:
-    """transformers names a text encoder's file model.*; diffusers' name is the U-Net's and the autoencoder's alike."""
-    return "text_encoder" if stem == "model" and config == "config.json" else None
 
 
 def _of(index: str, shard: re.Match) -> bool:

@@ -39,6 +39,10 @@ OTHERS = {
 }
 
 
+COUNTERS = re.compile(r"(^|\.)(epoch|step|global_step|iteration)s?$")
+DOWN = re.compile(r"lora_A|lora\.down|lora_down|_lora\.down|lora_linear_layer\.down")
+
+
 @dataclass
 class Pair:
     """The keys of one layer's matrices: down (rank, in), up (out, rank); alpha: its key, if the file has one."""
@@ -69,7 +73,7 @@ def place(
     layers = [name[: -len(".weight")] for name, shape in base.items() if name.endswith(".weight") and len(shape) > 1]
     kohya = {_kohya(layer): layer for layer in layers}
     for key, header in headers.items():
-        match = KOHYA.fullmatch(key)
+        match = KOHYA.fullmatch(unwrapped(key))
         if match:
             inside = "unet" if match["component"] == "unet" else "text_encoder"
             layer = kohya.get(f"{inside}_{match['layer'].removeprefix('text_model_' * (inside != 'unet'))}")
@@ -89,7 +93,7 @@ def place(
     for layer, pair in pairs.items():
         rank = _rank(layer, pair, headers, base[f"{layer}.weight"], where)
         inside, _, inner = layer.partition(".")
-        if pair.down.startswith("base_model.") and not configs:
+        if unwrapped(pair.down).startswith("base_model.") and not configs:
             what = "is an adapter of PEFT, whose adapter_config.json says how strong it is"
             raise SystemExit(f"{where}: {what}; expected it in the same folder, beside adapter_model.safetensors")
         if config := configs.get(inside, configs.get("")):
@@ -97,6 +101,27 @@ def place(
                 raise SystemExit(f"{where}: says alpha twice, in the key {pair.alpha!r} and in its configuration")
             pair.factor = factor(config, inner, rank, where)
     return pairs
+
+
+def check_other(other: list[str], headers: Mapping[str, Header], about: Mapping[str, str], where: str) -> None:
+    """other: names of what is no tensor; about: a safetensors file's metadata.
+
+    Raises: SystemExit where one of these may say a strength that no format here has there.
+    """
+    if strange := [name for name in other if not COUNTERS.search(name)]:
+        what = f"has {strange[0]!r} beside the matrices, which no format of LoRA that is read here has"
+        raise SystemExit(f"{where}: {what}; expected matrices and their alpha as tensors")
+    if not any(key.endswith(".alpha") for key in headers):
+        for key in ("alpha", "lora_alpha", "network_alpha", "ss_network_alpha"):
+            ranks = {header.shape[0] for name, header in headers.items() if DOWN.search(name) and header.shape}
+            if key in about and (not _number(about[key]) or {float(about[key])} != ranks):
+                raise SystemExit(
+                    f"{where}: says {key} {about[key]} in its metadata, and no layer has an alpha of its own"
+                )
+
+
+def _number(text: str) -> bool:
+    return bool(re.fullmatch(r"\d+(\.\d+)?", text))
 
 
 def factor(config: Mapping[str, Any], layer: str, rank: int, where: str) -> float:
@@ -118,7 +143,7 @@ def _kohya(layer: str) -> str:
 
 def _dotted(key: str, component: str | None, layers: set[str]) -> tuple[str | None, str]:
     """Layer and part of a key of diffusers or PEFT; a layer of None where the base has none of this name."""
-    plain = unwrapped(key.removeprefix("base_model.model."))
+    plain = unwrapped(unwrapped(key).removeprefix("base_model.model."))
     said = next((each for each in ("unet", "text_encoder") if plain.startswith(f"{each}.")), None)
     inner = plain.removeprefix(f"{said}.").replace(".processor.", ".")
     chosen = said or component
@@ -167,7 +192,7 @@ def _refused(key: str, other: str | None, said: str, layers: list[str]) -> str:
         return said
     if not ADAPTER.search(key) and not key.endswith(".alpha"):
         return f"the key {key!r} is of no LoRA, though others are; {MERGE}"
-    match = KOHYA.fullmatch(key)
+    match = KOHYA.fullmatch(unwrapped(key))
     inner = match["layer"] if match else key
     known = [_kohya(layer).removeprefix("unet_") if match else layer for layer in layers]
     what = "is of no layer of this base model in diffusers', PEFT's or kohya's LoRA format"

@@ -78,6 +78,13 @@ def place(headers: Mapping[str, Header], base: Shapes, component: str | None, wh
     return found
 
 
+def check_other(other: Iterable[str], base: Shapes, component: str | None, where: str) -> None:
+    """Raises: SystemExit where one of these, which are no tensors, is named as a weight."""
+    for key in other:
+        if any(name in base for name in _candidates(unwrapped(key), component, {})):
+            raise SystemExit(f"{where}: {key} is no tensor; expected its weight")
+
+
 def reason_of(ignored: Mapping[str, list[str]]) -> str:
     """The reasons for which keys are left out, with their numbers."""
     return "; ".join(f"{len(keys)} ({keys[0]}{', ...' * (len(keys) > 1)}): {why}" for why, keys in ignored.items())
@@ -160,7 +167,7 @@ class _Key(str):
 
 def _check(name: str, header: Header, wanted: tuple[int, ...], where: str, kind: Callable[[], str]) -> None:
     if header.dtype not in FLOATS:
-        expected = "weights of float32, float16, bfloat16 or float64, not quantised ones"
+        expected = "float32, float16, bfloat16 or float64, neither quantised nor sparse"
         raise SystemExit(f"{where}: {name} is {header.dtype}; expected {expected}")
     if not fits(header.shape, wanted):
         what = f"; {said}" if (said := kind()) else ""

@@ -14,7 +14,7 @@ PINNED = re.compile(r"(?P<repository>(datasets/)?[\w.-]+/[\w.-]+@[0-9a-f]{40})(/
 UNPINNED = re.compile(r"(?P<repository>(datasets/)?[\w.-]+/[\w.-]+)(@(?P<revision>[^/]*))?(?P<inside>/.+)?")
 PAGE = re.compile(
     r"https?://(www\.)?(huggingface\.co|hf\.co)/(?P<repository>(datasets/)?[^/]+/[^/]+)"
-    r"(/(tree|blob|resolve|commit)/(?P<commit>[0-9a-f]{40}))?(?P<inside>/[^?]*)?(\?.*)?"
+    r"(/(tree|blob|resolve|commit)/(?P<revision>[^/?]+))?(?P<inside>/[^?]*)?(\?.*)?"
 )
 DEPTH = 3  # of the folders that are looked into
 
@@ -90,8 +90,11 @@ def _contents(names: list[str], inside: str, place: str) -> tuple[str, Contents]
 
 def _missing(place: str, path: Path) -> str:
     """Why a source is none."""
+    if path.is_symlink():
+        return f"{place!r}: is a link to {path.readlink()}, which is not there"
     if page := PAGE.fullmatch(place):
-        commit = page["commit"] or "<its 40 hexadecimal digits>"
+        commit = page["revision"] or ""
+        commit = commit if re.fullmatch("[0-9a-f]{40}", commit) else "<its 40 hexadecimal digits>"
         return f"{place!r} is an address; write {page['repository']}@{commit}{(page['inside'] or '').rstrip('/')}"
     if "://" in place:
         return f"{place!r} is an address; download what it names and write the local path"

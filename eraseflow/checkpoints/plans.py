@@ -71,7 +71,7 @@ def plans(found: Found, base: Base) -> list[Plan]:
     for name in found.contents.other:
         path = found.folder / name
         if name == "model_index.json":
-            configs.check_pipeline(configs.read(path), str(path))
+            configs.check_pipeline(configs.read(path), [part.component for part in found.contents.parts], str(path))
         if name == "scheduler/scheduler_config.json":
             configs.check_schedule(configs.read(path), base.configs.get("scheduler", {}), str(path))
     return [_plan(found.folder, part, base) for part in found.contents.parts]
@@ -88,11 +88,14 @@ def _plan(folder: Path, part: Part, base: Base) -> Plan:
     if part.index:
         _check_index(folder / part.index, headers)
     plan = Plan(read, where)
-    if other := [name for file in read for name in file.other]:
+    other = [name for file in read for name in file.other]
+    if other:
         plan.ignored["no tensors"] = other
     if part.adapter or lora.is_adapter(headers):
+        lora.check_other(other, headers, read[0].metadata, where)
         plan.pairs = lora.place(headers, base.shapes, part.component, _configs(folder, part, read[0]), where)
         return plan
+    names.check_other(other, base.shapes, part.component, where)
     placed = names.place(headers, base.shapes, part.component, where)
     plan.weights, plan.ignored = placed.weights, placed.ignored | plan.ignored
     inside = {name.partition(".")[0] for name in placed.weights}
