@@ -1,4 +1,5 @@
-# make setup | repro | full | test | test-fast | lint | clean-work; `make repro ARGS="-f base"` passes arguments to dvc repro.
+# make setup | repro | full | test | test-fast | lint | clean-work. ARGS are arguments of `dvc repro`, as in
+# `make repro ARGS="-f base"`; TABLES are the tables of `make full`, all if left out.
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 READY := .venv/.ready
@@ -7,7 +8,12 @@ PYTEST := OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile
 
 .PHONY: setup repro full test test-fast lint clean-work
 
-setup: $(READY)
+# A second call at the same time waits until the first has installed everything, and then has nothing to do.
+LOCKED := import fcntl, os, subprocess, sys; os.makedirs(".work", exist_ok=True); lock = open(".work/setup.lock", "w"); \
+	fcntl.flock(lock, fcntl.LOCK_EX); sys.exit(subprocess.call(sys.argv[1:]))
+
+setup:
+	@$(PYTHON) -c '$(LOCKED)' $(MAKE) --no-print-directory -s $(READY)
 
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make setup PYTHON=python3.12")'
@@ -18,11 +24,11 @@ $(READY): requirements.txt pyproject.toml
 
 # Regenerates whatever is out of date of the table that params.yaml names.
 repro: setup
-	.venv/bin/python -m eraseflow repro $(ARGS)
+	.venv/bin/python -m eraseflow repro -- $(ARGS)
 
 # The table of all methods, concepts and attacks of the emoji testbed, into reports/full; hours, goes on after a stop.
 full: setup
-	.venv/bin/python -m eraseflow full $(ARGS)
+	.venv/bin/python -m eraseflow full $(TABLES) -- $(ARGS)
 
 test: lint
 	$(PYTEST)
@@ -38,4 +44,4 @@ lint: setup
 # Unfinished work of stages that were stopped, without which they start over, and the folder of `make full`, whose
 # finished cells are in DVC's cache.
 clean-work:
-	rm -rf .work
+	@test ! -x .venv/bin/python || .venv/bin/python -m eraseflow clean-work

@@ -2,11 +2,13 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from eraseflow import full, launcher, params
 from eraseflow.mistakes import nearest
 from eraseflow.outside.notes import stale
+from eraseflow.project import locks
 from eraseflow.ready import ready
 
 TRANSFER = {
@@ -18,23 +20,10 @@ TRANSFER = {
 
 
 def main() -> int | None:
-    parser = argparse.ArgumentParser(prog="python -m eraseflow", description="A benchmark of concept erasure.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("check", help="check params.yaml and the files it names, and fetch what the table needs")
-    commands.add_parser("repro", add_help=False, help="check, then `dvc repro`, whose arguments it takes")
-    commands.add_parser("full", add_help=False, help="the table of everything on emoji, into reports/full; as `repro`")
-    replay = commands.add_parser("transfer", help="replay the adversarial prompts found on one method against another")
-    for name, what in TRANSFER.items():
-        replay.add_argument(f"--{name}", required=True, help=what)
-    replay.add_argument("--out", type=Path, help="a parquet with a row a prompt: verdict, picture, raw scores")
-    export = commands.add_parser("export", help="write a cell's edited model as a diffusers pipeline with a model card")
-    export.add_argument("--concept", required=True, help="as params.yaml names it")
-    export.add_argument("--method", required=True, help="as params.yaml names it")
-    export.add_argument("folder", type=Path, metavar="DIR", help="a new folder")
-    arguments, others = parser.parse_known_args()
-    if others and arguments.command not in ("repro", "full"):
-        parser.error(f"unrecognized arguments: {' '.join(others)}")
-
+    arguments, for_dvc = read(sys.argv[1:])
+    if arguments.command == "clean-work":
+        locks.clean_work()
+        return None
     everything = params.load()
     if arguments.command == "export":
         from eraseflow.export import export as write  # the others start faster without it
@@ -43,11 +32,11 @@ def main() -> int | None:
         print(f"{arguments.folder}: {arguments.concept} erased with {arguments.method}")
         return None
     if arguments.command == "full":
-        return full.run(everything, others)
+        return full.run(everything, arguments.tables, for_dvc)
     ready(everything)
     table = everything.table
     if arguments.command == "repro":
-        return launcher.take_note(everything, others) or launcher.repro(others)
+        return launcher.take_note(everything, for_dvc) or launcher.repro(for_dvc)
     if arguments.command == "transfer":
         transfer(everything, arguments)
         return None
@@ -58,6 +47,48 @@ def main() -> int | None:
         f"x {len(table.attacks)} attacks on {table.testbed}"
     )
     return None
+
+
+def read(given: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The command with its arguments, and what stands after -- for DVC.
+
+    Raises: SystemExit, with one line where an argument for DVC stands elsewhere.
+    """
+    place = given.index("--") if "--" in given else len(given)
+    mine, for_dvc = given[:place], list(given[place + 1 :])
+    options = parser()
+    arguments, others = options.parse_known_args(mine)
+    if arguments.command in ("repro", "full"):
+        if others:
+            command = " ".join([arguments.command, *getattr(arguments, "tables", []), "--", *others])
+            where = f"`python -m eraseflow {command}`"
+            raise SystemExit(f"{others[0]}: arguments for `dvc repro` come after --, as in {where}")
+    elif others or for_dvc:
+        options.error(f"unrecognized arguments: {' '.join(others or for_dvc)}")
+    return arguments, for_dvc
+
+
+def parser() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(prog="python -m eraseflow", description="A benchmark of concept erasure.")
+    commands = options.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("check", help="check params.yaml and the files it names, and fetch what the table needs")
+    rule = "Arguments for `dvc repro` come after --, such as -- --pull (`-- --help` lists them)."
+    usage, say = "python -m eraseflow {} [-- DVC'S ARGUMENTS]", "check, then `dvc repro`"
+    commands.add_parser("repro", usage=usage.format("repro"), help=say, description=f"{say.capitalize()}. {rule}")
+    say = "the tables of everything on emoji, into reports/full"
+    usage = usage.format("full [TABLE ...]")
+    of_all = commands.add_parser("full", usage=usage, help=say, description=f"Make {say}. {rule}")
+    of_all.add_argument("tables", nargs="*", metavar="TABLE", help="a concept's, or seed-1; all of them if left out")
+    commands.add_parser("clean-work", help="remove .work: what stopped stages left to go on with, and full's copies")
+    replay = commands.add_parser("transfer", help="replay the adversarial prompts found on one method against another")
+    for name, what in TRANSFER.items():
+        replay.add_argument(f"--{name}", required=True, help=what)
+    replay.add_argument("--out", type=Path, help="a new parquet with a row a prompt: verdict, picture, raw scores")
+    export = commands.add_parser("export", help="write a cell's edited model as a diffusers pipeline with a model card")
+    export.add_argument("--concept", required=True, help="as params.yaml names it")
+    export.add_argument("--method", required=True, help="as params.yaml names it")
+    export.add_argument("folder", type=Path, metavar="DIR", help="a new folder")
+    return options
 
 
 def transfer(everything: params.Params, arguments: argparse.Namespace) -> None:
@@ -74,6 +105,8 @@ def transfer(everything: params.Params, arguments: argparse.Namespace) -> None:
         if value not in known:
             raise SystemExit(f"--{name}: params.yaml has no {value!r}{nearest(value, known)}")
     as_noted(of_model(everything, arguments.concept), of_judges(everything, arguments.concept))
+    if arguments.out and arguments.out.exists():
+        raise SystemExit(f"--out: {arguments.out} is there already; name a new file")
     found = transfer(everything, **named)
     if arguments.out:
         write_parquet(found, arguments.out)

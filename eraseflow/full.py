@@ -6,13 +6,14 @@ after an edit just what the edit touches runs again. At last their results are p
 """
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from eraseflow.mistakes import nearest
+from eraseflow.outputs import heal
 from eraseflow.params import Params, Table
 from eraseflow.params_check import check_table
+from eraseflow.project import locks
 from eraseflow.ready import ready
 from eraseflow.work_copy import run_tables
 
@@ -49,14 +50,13 @@ def tables(params: Params) -> dict[str, Table]:
     return {name: full.model_copy(update={"concepts": [name]}) for name in full.concepts} | further_seeds(params)
 
 
-def run(params: Params, arguments: Sequence[str]) -> int:
+def run(params: Params, names: Sequence[str], for_dvc: Sequence[str] = ()) -> int:
     """Run the tables and put their reports into reports/full; returns an exit code.
 
-    arguments: names of tables, all of them if there is none; others go to each `dvc repro`, such as --pull.
+    names: of tables, all of them if there is none. for_dvc: arguments of each `dvc repro`, such as --pull.
     Raises: SystemExit with one line where something is wrong or missing, before any stage has begun.
     """
     every = tables(params)
-    names, others = [[one for one in arguments if one.startswith("-") == option] for option in (False, True)]
     for name in names:
         if name not in every:
             raise SystemExit(f"full: there is no table {name!r}{nearest(name, list(every))}")
@@ -64,17 +64,22 @@ def run(params: Params, arguments: Sequence[str]) -> int:
     check_table(full, Path())
     ready(full)
     chosen = {name: one for name, one in every.items() if name in names or not names}
-    code = run_tables(chosen, COPIES, REPORT, list(further_seeds(params)), others, os.cpu_count() or 1)
-    if code == 0:
-        summarise(full, list(every), REPORT)
+    with locks.alone(locks.FULL, "`full`"):
+        for name in every:
+            heal(REPORT / name)
+        code = run_tables(chosen, COPIES, REPORT, list(further_seeds(params)), for_dvc, os.cpu_count() or 1)
+        if code == 0:
+            summarise(full, list(every), REPORT)
     return code
 
 
 def summarise(full: Params, every: Sequence[str], out: Path) -> None:
-    """Remove what `every` table no longer is, and put those that are there side by side."""
+    """Put the reports that are there side by side; name those that are of no table any more."""
+    for folder in sorted(out.glob("[!.]*/")):
+        if folder.name not in every:
+            print(f"{folder}: params.yaml has no such table any more; remove the folder if nobody needs it")
+    if not any((out / name / "table.csv").is_file() for name in full.table.concepts):
+        return
     from eraseflow.report import whole  # takes seconds
 
-    for folder in out.iterdir():
-        if folder.is_dir() and folder.name not in every:
-            shutil.rmtree(folder)
     whole.write(full, list(further_seeds(full)), TUNED_ON, out)

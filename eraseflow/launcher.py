@@ -3,6 +3,8 @@
 These imports take ten seconds a process; a fork of a process that has done them takes a fraction of one.
 """
 
+import contextlib
+import functools
 import os
 import signal
 import socket
@@ -13,10 +15,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eraseflow.project import locks
+from eraseflow.project.files import has_git
+from eraseflow.server import die_with
 from eraseflow.stage import SOCKET
 
 if TYPE_CHECKING:
     from eraseflow.params import Params
+
+FOLDERS = ("", "/tmp", "/var/tmp", "/dev/shm")  # for the socket; "" is TMPDIR, where that will do
+WITHOUT_GIT = Path(__file__).parent / "project" / "without_git"
 
 # What the stages of a cell import.
 PRELOAD = (
@@ -61,45 +69,66 @@ def take_note(params: "Params", arguments: Sequence[str] = ()) -> int:
 
 
 def repro(arguments: Sequence[str]) -> int:
-    """`dvc repro` with these arguments; returns its exit code."""
-    return run([sys.executable, "-m", "dvc", "repro", *arguments], PRELOAD)
+    """`dvc repro` with these arguments; returns its exit code. Raises: SystemExit where it runs here already."""
+    with locks.alone(locks.REPRO, "`repro`"):
+        return run([sys.executable, "-m", "dvc", "repro", *arguments], PRELOAD)
 
 
 def run(command: Sequence[str], preload: Sequence[str]) -> int:
     """Run a command in whose environment stage scripts find a server that has imported `preload`.
 
     The server imports while the command starts; a stage that comes early waits for it. Both end when the
-    command does, or this process. Returns the command's exit code (128 + n where signal n killed it).
+    command does, or this process. Where no folder takes a socket, there is no server, and each stage imports.
+    Returns the command's exit code (128 + n where signal n killed it).
     """
-    with tempfile.TemporaryDirectory(prefix="eraseflow-") as folder, socket.socket(socket.AF_UNIX) as listener:
-        address = str(Path(folder) / "socket")
-        listener.bind(address)
-        listener.listen()
+    with contextlib.ExitStack() as kept, socket.socket(socket.AF_UNIX) as listener:
+        address = listen(listener, kept)
         lifeline, held = os.pipe()
         inherited = (listener.fileno(), lifeline)
-        server = subprocess.Popen(
-            [sys.executable, "-m", "eraseflow.server", *map(str, inherited), *preload],
-            env=os.environ | ALLOCATOR,
-            pass_fds=inherited,
-            process_group=0,  # Ctrl-C is for the stages, not for the server
-        )
+        server = serve(inherited, preload) if address else None
         os.close(lifeline)
         listener.close()
-        child = subprocess.Popen(command, env=environment(address))
+        die = functools.partial(die_with, os.getpid(), signal.SIGTERM)
+        child = subprocess.Popen(command, env=environment(address), preexec_fn=die)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child has got it too, and ends in its own way
         signal.signal(signal.SIGTERM, lambda *_: child.terminate())
         code = child.wait()
         os.close(held)
-        server.kill()
-        server.wait()
+        if server:
+            server.kill()
+            server.wait()
     return code if code >= 0 else 128 - code
+
+
+def serve(inherited: tuple[int, int], preload: Sequence[str]) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "eraseflow.server", *map(str, inherited), *preload],
+        env=os.environ | ALLOCATOR,
+        pass_fds=inherited,
+        process_group=0,  # Ctrl-C is for the stages, not for the server
+    )
+
+
+def listen(listener: socket.socket, kept: contextlib.ExitStack) -> str:
+    """Let it listen at a path that is short enough and that no other user reaches; "" where there is none."""
+    for base in FOLDERS:
+        with contextlib.suppress(OSError):  # too long, full, not there
+            parent = base or tempfile.gettempdir()
+            folder = tempfile.TemporaryDirectory(prefix="eraseflow-", dir=parent, ignore_cleanup_errors=True)
+            address = str(Path(kept.enter_context(folder)) / "socket")
+            listener.bind(address)
+            listener.listen()
+            return address
+    print("no temporary folder takes a socket, so that every stage imports torch anew; see TMPDIR", file=sys.stderr)
+    return ""
 
 
 def environment(address: str = "") -> dict[str, str]:
     """Ours, with this interpreter as `python`, this folder's package before any installed, and the server's socket.
 
-    Without an address stages find no server.
+    Without an address stages find no server. Where the project is no git repository, DVC does without.
     """
     binaries = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     packages = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))
-    return os.environ | {SOCKET: address, "PATH": binaries, "PYTHONPATH": packages}
+    gitless = {} if has_git(Path.cwd()) else {"DVC_SYSTEM_CONFIG_DIR": str(WITHOUT_GIT)}
+    return os.environ | {SOCKET: address, "PATH": binaries, "PYTHONPATH": packages} | gitless

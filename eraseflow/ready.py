@@ -8,6 +8,7 @@ from eraseflow import environment, prompt_files
 from eraseflow.definitions import definition
 from eraseflow.mistakes import read
 from eraseflow.params import Params, of_kind
+from eraseflow.project import links
 
 
 def ready(params: Params, names: Sequence[str] | None = None) -> None:
@@ -18,6 +19,7 @@ def ready(params: Params, names: Sequence[str] | None = None) -> None:
     Raises: SystemExit with one line that says what to do.
     """
     environment.check()
+    links.check()
     if (device := os.environ.get("ERASEFLOW_DEVICE", "")) not in ("", "cpu"):
         environment.precision(environment.device(device))
     table = params.table

@@ -8,6 +8,7 @@ code as it is now.
 
 import atexit
 import contextlib
+import ctypes
 import importlib
 import json
 import os
@@ -26,6 +27,14 @@ def fork() -> int:
         # From Python 3.12 on: the threads that importing numpy starts, which numpy itself ends before a fork.
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
+
+
+def die_with(parent: int, number: int) -> None:
+    """Let this signal come when the parent ends, however that ends; Linux alone can do that."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(1, int(number))  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it has ended meanwhile
+            os.kill(os.getpid(), number)
 
 
 def serve(listener: socket.socket, lifeline: int) -> dict:
@@ -56,8 +65,9 @@ def keep(connection: socket.socket, lifeline: int) -> dict:
         connection.sendall(b"taken\n")
     except (OSError, ValueError):  # it is gone already
         os._exit(0)
-    stage = fork()
+    keeper, stage = os.getpid(), fork()
     if stage == 0:
+        die_with(keeper, signal.SIGKILL)
         connection.close()
         os.close(lifeline)
         for number, stream in enumerate(streams):

@@ -19,6 +19,8 @@ import socket
 import sys
 from collections.abc import Callable
 
+from eraseflow.project.locks import at_work
+
 SOCKET = "ERASEFLOW_SERVER"  # environment variable: the path of the server's socket
 
 
@@ -27,7 +29,8 @@ def run(main: Callable[[], object]) -> None:
     address = os.environ.pop(SOCKET, None)  # the server's process runs the script again, and must not find it
     code = hand_over(address) if address else None
     if code is None:
-        main()
+        with at_work():
+            main()
         return
     if code < 0:
         os.kill(os.getpid(), -code)

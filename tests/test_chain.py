@@ -170,7 +170,18 @@ def test_the_same_table_to_the_byte(chain):
     """Everything but the seconds: the cells made again give the same numbers."""
     columns = lambda: pd.read_csv(chain / "reports" / "table.csv", dtype=str).filter(regex="^(?!.*seconds)")  # noqa: E731
     before = columns()
-    call(chain, sys.executable, "-m", "eraseflow", "repro", "-f", "-s", "sample@unicorn-uce", "train@unicorn-eraseflow")
+    call(
+        chain,
+        sys.executable,
+        "-m",
+        "eraseflow",
+        "repro",
+        "--",
+        "-f",
+        "-s",
+        "sample@unicorn-uce",
+        "train@unicorn-eraseflow",
+    )
     repro(chain)
     pd.testing.assert_frame_equal(before, columns())
 

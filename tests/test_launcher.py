@@ -36,6 +36,7 @@ def project(tmp_path):
     (tmp_path / "eraseflow").mkdir()
     for module in ("__init__", "launcher", "server", "stage"):
         shutil.copy(PACKAGE / f"{module}.py", tmp_path / "eraseflow")
+    shutil.copytree(PACKAGE / "project", tmp_path / "eraseflow" / "project")
     return tmp_path
 
 
@@ -120,8 +121,8 @@ def test_stages_at_the_same_time(project):
 
 
 def test_project_code_is_read_anew_by_every_stage(project):
-    write(project, "from eraseflow import NUMBER\nprint(NUMBER, [m for m in sys.modules if 'eraseflow' in m])")
-    loaded = "['eraseflow', 'eraseflow.stage']"
+    write(project, "from eraseflow import NUMBER\nprint(NUMBER, sorted(m for m in sys.modules if 'eraseflow' in m))")
+    loaded = "['eraseflow', 'eraseflow.project', 'eraseflow.project.locks', 'eraseflow.stage']"
     change = "echo NUMBER = {} >eraseflow/__init__.py; python stages/it.py; "
     shown = output(project, change.format(1) + change.format(222))
     assert shown == f"1 {loaded}\n222 {loaded}\n"
@@ -157,6 +158,65 @@ def test_stage_ends_with_whoever_waits_for_it(project, who, how):
     before = beats(project)
     time.sleep(0.5)
     assert beats(project) == before
+
+
+def test_stage_ends_with_its_keeper(project):
+    """The server's process between it and the one that waits; nothing else is there to end it."""
+    write(
+        project,
+        "print(os.getppid(), file=open('keeper', 'w'), flush=True)\n" + "while True: open('beats', 'a').write(' ')",
+    )
+    running = launch(project, "python stages/it.py")
+    deadline = time.monotonic() + 60
+    while beats(project) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(int((project / "keeper").read_text()), signal.SIGKILL)
+    assert running.wait(60) == 1
+    time.sleep(0.3)
+    before = beats(project)
+    time.sleep(0.3)
+    assert beats(project) == before
+
+
+def test_the_command_ends_with_the_launcher(project):
+    """DVC would go on with the next stage, beside the next run."""
+    running = launch(project, "echo $$ >command; while :; do echo >>beats; sleep 0.02; done")
+    deadline = time.monotonic() + 60
+    while beats(project) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    running.kill()
+    running.wait(60)
+    time.sleep(0.3)
+    before = beats(project)
+    time.sleep(0.3)
+    assert beats(project) == before
+
+
+@pytest.mark.parametrize("temporary", ["long", "missing", "a file"])
+def test_any_temporary_folder_will_do(project, tmp_path, monkeypatch, temporary):
+    place = tmp_path / ("x" * 120 if temporary == "long" else "t")
+    if temporary == "long":
+        place.mkdir()
+    elif temporary == "a file":
+        place.write_text("")
+    monkeypatch.setenv("TMPDIR", str(place))
+    write(project, "print('colorsys' in sys.modules)")
+    assert output(project, "python stages/it.py") == "True\n"
+
+
+def test_without_a_place_for_a_socket_stages_run_by_themselves(project, monkeypatch, capfd):
+    write(project, "print('ran')")
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("PYTHONPATH", str(project))
+    monkeypatch.setattr(launcher, "FOLDERS", [str(project / "missing")])
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    assert launcher.run([sys.executable, "stages/it.py"], ["colorsys"]) == 0
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    said = capfd.readouterr()
+    assert said.out == "ran\n" and said.err.count("\n") == 1 and "TMPDIR" in said.err
 
 
 @pytest.fixture
@@ -210,9 +270,36 @@ def test_repro_hands_its_arguments_to_dvc(monkeypatch):
     seen = []
     monkeypatch.chdir(PACKAGE.parent)
     monkeypatch.setattr(launcher, "run", lambda command, preload: seen.append(command) or 3)
-    monkeypatch.setattr(sys, "argv", ["eraseflow", "repro", "-f", "base", "--dry"])
+    monkeypatch.setattr(sys, "argv", ["eraseflow", "repro", "--", "-f", "base", "--dry"])
     assert __main__.main() == 3
     assert seen == [[sys.executable, "-m", "dvc", "repro", "-f", "base", "--dry"]]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["repro", "--pull"], "--pull: arguments .* come after --, as in `python -m eraseflow repro -- --pull`"),
+        (["repro", "base", "-f"], "repro -- base -f`"),
+        (["full", "unicorn", "--dry"], "full unicorn -- --dry`"),
+    ],
+)
+def test_arguments_of_dvc_have_their_place(monkeypatch, given, said):
+    monkeypatch.chdir(PACKAGE.parent)
+    monkeypatch.setattr(launcher, "run", lambda *_: pytest.fail("dvc was started"))
+    monkeypatch.setattr(sys, "argv", ["eraseflow", *given])
+    with pytest.raises(SystemExit, match=said) as end:
+        __main__.main()
+    assert "\n" not in str(end.value)
+
+
+@pytest.mark.parametrize("command", ["repro", "full"])
+def test_repro_and_full_have_a_help_of_their_own(monkeypatch, tmp_path, capsys, command):
+    monkeypatch.chdir(tmp_path)  # where nothing could be checked
+    monkeypatch.setattr(sys, "argv", ["eraseflow", command, "--help"])
+    with pytest.raises(SystemExit) as end:
+        __main__.main()
+    said = capsys.readouterr().out
+    assert end.value.code == 0 and "come after --" in said and f"eraseflow {command}" in said
 
 
 def test_repro_checks_first(monkeypatch, tmp_path):
@@ -228,7 +315,7 @@ def test_repro_checks_first(monkeypatch, tmp_path):
     [
         ([], 0, [["--single-item", "--force", "concept@unicorn", "methods"], []]),
         ([], 3, [["--single-item", "--force", "concept@unicorn", "methods"]]),
-        (["--dry"], 0, [["--dry"]]),
+        (["--", "--dry"], 0, [["--dry"]]),
     ],
 )
 def test_stages_whose_notes_are_not_right_run_first(monkeypatch, arguments, code, options):

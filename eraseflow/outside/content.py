@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
+from eraseflow.outputs import write_text
+
 KNOWN = Path(".work/hashes.json")  # hashes by resolved path, with the state of the file when it was read
 SETTLED = 2.0  # seconds: a file changed more recently could change again within one tick of its timestamps
 
@@ -99,7 +101,4 @@ def _known() -> dict[str, dict]:
 
 
 def _remember(fresh: dict[str, dict]) -> None:
-    KNOWN.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = KNOWN.with_suffix(f".{os.getpid()}.part")
-    unfinished.write_text(json.dumps(_known() | fresh))
-    unfinished.replace(KNOWN)
+    write_text(json.dumps(_known() | fresh), KNOWN)
