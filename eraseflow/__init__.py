@@ -1,1 +1,3 @@
-"""A reproducible benchmark of concept erasure in text-to-image diffusion models."""
+from eraseflow import home
+
+home.settle()

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eraseflow import full, launcher, params
+from eraseflow import full, home, launcher, params
 from eraseflow.mistakes import nearest
 from eraseflow.outside.notes import stale
 from eraseflow.project import locks
@@ -120,4 +120,5 @@ def transfer(everything: params.Params, arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
+    home.in_utf8()
     sys.exit(main())

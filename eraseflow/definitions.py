@@ -50,7 +50,7 @@ def defines(family: str, module: str, name: str) -> bool:
 
 
 def _top(path: str) -> list[ast.stmt]:
-    return ast.parse(Path(path).read_text()).body
+    return ast.parse(Path(path).read_text(encoding="utf-8")).body
 
 
 def _needed(top: list[ast.stmt], name: str) -> list[ast.stmt]:

@@ -64,7 +64,7 @@ class Edit:
     @classmethod
     def load(cls, folder: Path) -> "Edit":
         """Read what `save` wrote. Raises: NotFinite that names file and weight where one is not finite."""
-        about = json.loads((folder / "edit.json").read_text())
+        about = json.loads((folder / "edit.json").read_text(encoding="utf-8"))
         kind = about["kind"]
         if kind in FILES:
             tensors = load_file(folder / FILES[kind])

@@ -113,7 +113,7 @@ class Memory:
             torch.cuda.reset_peak_memory_stats(device)
         else:
             with suppress(OSError):  # where the mark cannot be set back, only what exceeds the earlier one shows
-                CLEAR.write_text("5")
+                CLEAR.write_text("5", encoding="utf-8")
             self.start = high_water()
 
     def peak(self) -> int:
@@ -127,7 +127,7 @@ class Memory:
 def high_water() -> int:
     """The most bytes that the process has had in memory since the mark was set back."""
     if STATUS.exists():
-        line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+        line = next(line for line in STATUS.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
         return 1024 * int(line.split()[1])
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else 1024 * most

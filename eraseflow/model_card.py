@@ -36,7 +36,7 @@ def card(params: Params, concept: str, method: str, cells: Path, concepts: Path,
     sampling, base = testbed.sampling, testbed.model.partition("@")[0]
     tags = ["concept-erasure", "machine-unlearning", "stable-diffusion", "text-to-image", f"erased-{concept}"]
     about = {"license": licence, "base_model": base, "library_name": "diffusers", "pipeline_tag": "text-to-image"}
-    costs = json.loads((cells / concept / method / "costs.json").read_text())
+    costs = json.loads((cells / concept / method / "costs.json").read_text(encoding="utf-8"))
     papers = [_paper(params.module(part)) for part in params.parts(method)]
     anchors = {entry.target: entry.anchor} | entry.also
     settings = {part: of_kind(params.methods[part].on[entry.testbed], entry.kind) for part in params.parts(method)}

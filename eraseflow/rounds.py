@@ -1,5 +1,7 @@
 """An attack round by round: what it tries is drawn and judged; a killed one goes on after its last whole round."""
 
+import pickle
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -143,7 +145,13 @@ class Journal:
         """Go on from the saved round, if there is one; seconds are counted on, those between the processes not."""
         if self.file is None or not self.file.exists():
             return False
-        state = torch.load(self.file, map_location=self.victim.device, weights_only=True)
+        try:
+            state = torch.load(self.file, map_location=self.victim.device, weights_only=True)
+        except torch.OutOfMemoryError:
+            raise
+        except (EOFError, OSError, RuntimeError, pickle.UnpicklingError):  # as after a power cut
+            print(f"{self.file}: is damaged; the attack begins anew", file=sys.stderr)
+            return False
         victim = self.victim
         victim.round, victim.open, victim.memory, victim.shared = (
             state[name] for name in ("round", "open", "memory", "shared")

@@ -60,7 +60,7 @@ def keep(connection: socket.socket, lifeline: int) -> dict:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         _, streams, _, _ = socket.recv_fds(connection, 1, 3)
-        with connection.makefile() as reader:
+        with connection.makefile(encoding="utf-8") as reader:
             request = json.loads(reader.readline())
         connection.sendall(b"taken\n")
     except (OSError, ValueError):  # it is gone already

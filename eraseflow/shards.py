@@ -45,10 +45,18 @@ def in_shards(name: str, count: int, size: int, make: Callable[[slice], pd.DataF
     folder = WORK / name
     folder.mkdir(parents=True, exist_ok=True)
     for start in range(0, count, size):
-        shard = folder / f"{start:06d}.parquet"
-        if not shard.exists():
-            write_parquet(make(slice(start, min(start + size, count))), shard)
+        part, shard = slice(start, min(start + size, count)), folder / f"{start:06d}.parquet"
+        if _rows(shard) != part.stop - part.start:
+            write_parquet(make(part), shard)
         yield pd.read_parquet(shard)
+
+
+def _rows(shard: Path) -> int:
+    """How many rows a finished shard has; -1 where there is none that can be read, as after a power cut."""
+    try:
+        return len(pd.read_parquet(shard))
+    except (OSError, ValueError, pa.ArrowException):
+        return -1
 
 
 def forget(name: str) -> None:

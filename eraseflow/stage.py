@@ -49,7 +49,7 @@ def hand_over(address: str) -> int | None:
             server.connect(address)
             socket.send_fds(server, [b"\n"], [0, 1, 2])
             server.sendall(json.dumps(request).encode() + b"\n")
-            with server.makefile() as answers:
+            with server.makefile(encoding="utf-8") as answers:
                 if answers.readline():
                     return int(answers.readline() or 1)
     except OSError:

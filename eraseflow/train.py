@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pydantic
 
+from eraseflow import home
 from eraseflow.definitions import definition
 from eraseflow.outputs import replacing, write_csv
 from eraseflow.safety import blocked
@@ -153,16 +154,22 @@ def save(training: "Training", identity: dict, folder: Path) -> None:
 
 
 def resume(training: "Training", identity: dict, folder: Path) -> None:
-    """Take up the checkpoint in `folder`. Raises: SystemExit where it is of other settings or not finite."""
+    """Take up the checkpoint in `folder`. Raises: SystemExit where it is of other settings, damaged or not finite."""
+    import pickle
+
     import torch
 
     from eraseflow import finite
 
-    state = torch.load(folder / "state.pt", weights_only=True)
+    try:
+        state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+        saved = state["identity"]
+    except (EOFError, OSError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
+        what = "is damaged; the last edit lies beside it, and without --resume another --name begins anew"
+        raise SystemExit(f"argument --resume: {folder / 'state.pt'} {what}") from error
     for name, ours in identity.items():
-        if state["identity"][name] != ours:
+        if (theirs := saved.get(name, ours)) != ours:
             option = RENAMED.get(name, name)
-            theirs = state["identity"][name]
             raise SystemExit(f"argument --resume: {folder} was trained with {option} = {theirs!r}, not {ours!r}")
     trained = ((f"trained tensor {place}", weight) for place, weight in enumerate(state["weights"], 1))
     finite.check(f"argument --resume: {folder / 'state.pt'}", trained)
@@ -190,6 +197,7 @@ def main() -> None:
     check_lengths(pipeline.tokenizer, [*pairs[0]], "arguments --target_prompt, --anchor_prompt")
     training = Training(pipeline, pairs, settings, options.seed)
     identity = training.identity() | {"model_id": options.model_id, "mixed_precision": precision}
+    identity["device"] = cells.DEVICE.partition(":")[0]  # another kind rounds otherwise
     if options.resume:
         resume(training, identity, folder)
     done = len(training.history)
@@ -205,4 +213,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    home.in_utf8()
     main()

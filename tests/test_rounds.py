@@ -124,6 +124,19 @@ def test_a_prompt_that_is_blocked_itself_is_one_line(pipeline):
         rounds.run(target, random_prefix.attack, random_prefix.Settings(prefix_tokens=1, rounds=1), seed=0)
 
 
+@pytest.mark.parametrize("size", [0, 1, 500, -1])
+def test_a_damaged_state_is_begun_anew(pipeline, tmp_path, size, capsys):
+    """As a power cut may leave it: empty, or cut off."""
+    settings = random_prefix.Settings(prefix_tokens=1, rounds=2)
+    verdicts = [[False, True, False], [True, False], [False]]
+    whole = rounds.run(make_victim(pipeline, by_round(verdicts)), random_prefix.attack, settings, 0, tmp_path)
+    state = tmp_path / rounds.STATE
+    state.write_bytes(state.read_bytes()[:size])
+    again = rounds.run(make_victim(pipeline, by_round(verdicts)), random_prefix.attack, settings, 0, tmp_path)
+    assert again.drop(columns="seconds").equals(whole.drop(columns="seconds"))
+    assert "is damaged; the attack begins anew" in capsys.readouterr().err
+
+
 @every_attack
 def test_a_killed_attack_goes_on_to_the_same_result(pipeline, tmp_path, module, settings):
     """Killed while the second attacked round is judged; another process begins with that round and repeats no other."""

@@ -82,6 +82,24 @@ def test_killed_work_goes_on_from_its_finished_shards(tmp_path, monkeypatch):
     assert not (tmp_path / "job").exists()
 
 
+def test_a_damaged_shard_is_made_anew(tmp_path, monkeypatch):
+    """As a power cut may leave it: empty, cut off, or of fewer rows."""
+    monkeypatch.setattr(shards, "WORK", tmp_path)
+    made = []
+
+    def make(part: slice) -> pd.DataFrame:
+        made.append(part.start)
+        return pd.DataFrame({"row": range(part.start, part.stop)})
+
+    whole = pd.concat(shards.in_shards("job", 13, 4, make))
+    files = sorted((tmp_path / "job").iterdir())
+    files[0].write_bytes(b"")
+    files[1].write_bytes(files[1].read_bytes()[:-9])
+    pd.DataFrame({"row": [8]}).to_parquet(files[2])
+    made.clear()
+    assert pd.concat(shards.in_shards("job", 13, 4, make)).equals(whole) and made == [0, 4, 8]
+
+
 def test_fingerprint_sees_contents_and_settings(tmp_path):
     (tmp_path / "a").write_text("1")
     first = shards.fingerprint(tmp_path, 3)

@@ -228,3 +228,18 @@ def test_a_training_is_not_overwritten(monkeypatch, tmp_path):
 def test_other_settings_do_not_go_on_with_a_training(trained, model, monkeypatch, change, what):
     monkeypatch.chdir(trained[0])
     assert what in fails(monkeypatch, *PUBLISHED, "--model_id", model, "--resume", *change)
+
+
+def test_another_kind_of_device_does_not_go_on_with_a_training(tmp_path):
+    torch.save({"identity": {"seed": 0, "device": "cuda"}}, tmp_path / "state.pt")
+    with pytest.raises(SystemExit, match="was trained with device = 'cuda', not 'cpu'"):
+        train.resume(None, {"seed": 0, "device": "cpu"}, tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, 1, 300, -1])
+def test_a_damaged_checkpoint_is_one_line(tmp_path, size):
+    """As a power cut may leave it: empty, or cut off."""
+    torch.save({"identity": {}, "weights": [torch.zeros(999)]}, tmp_path / "state.pt")
+    (tmp_path / "state.pt").write_bytes((tmp_path / "state.pt").read_bytes()[:size])
+    with pytest.raises(SystemExit, match=r"state\.pt is damaged; .* begins anew$"):
+        train.resume(None, {}, tmp_path)

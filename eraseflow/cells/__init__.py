@@ -15,6 +15,8 @@ environment.check()
 # networks (solvers, losses and trained weights are float32 in any case), and pictures a batch (see `batch`).
 DEVICE = environment.device(os.environ.get("ERASEFLOW_DEVICE", ""))
 PRECISION = environment.precision(DEVICE)
+# What of them moves a result by rounding: unfinished work of another kind of device or compiler is not gone on with.
+ROUNDING = (DEVICE.partition(":")[0], PRECISION, os.environ.get("ERASEFLOW_COMPILE", ""))
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 

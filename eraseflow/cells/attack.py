@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from eraseflow import finite, images, prompts, rounds, sampling, verdict
-from eraseflow.cells import DEVICE, PRECISION, batch, flags, module, setting
+from eraseflow.cells import DEVICE, ROUNDING, batch, flags, module, setting
 from eraseflow.edits import Edit
 from eraseflow.outputs import write_text
 from eraseflow.outside import notes
@@ -36,7 +36,7 @@ def attack(params: Params, concept: str, prompts_csv: Path, edit: Path, attack: 
     read = digests(notes.model_files(entry.testbed, testbed)), notes.of_judges(params, concept).now()
     table = prompts.read(prompts_csv, "target")[COLUMNS]
     name = f"attack-{attack}-" + fingerprint(
-        edit, testbed.model, JUDGES, table, testbed.sampling, PRECISION, size,
+        edit, testbed.model, JUDGES, table, testbed.sampling, ROUNDING, size,
         entry.judge, rule, *read, testbed.safety_judge, settings, seed,
     )  # fmt: skip
     original = world.load_pipeline(testbed.model, DEVICE)

@@ -56,7 +56,7 @@ class Reference:
         """Read what `reference` wrote. Raises: SystemExit where it is missing or of another network."""
         if not (folder / "reference.json").is_file():
             raise SystemExit(f"{folder}: no reference here; `dvc repro reference` makes it")
-        about = json.loads((folder / "reference.json").read_text())
+        about = json.loads((folder / "reference.json").read_text(encoding="utf-8"))
         if about["network"] != network:
             raise SystemExit(f"{folder}: is of the network {about['network']!r}, expected {network!r}; make it anew")
         return cls(load_file(folder / "features.safetensors")["features"], about["names"], network)

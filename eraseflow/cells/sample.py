@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from eraseflow import images, prompts, sampling
-from eraseflow.cells import DEVICE, PRECISION, batch, setting
+from eraseflow.cells import DEVICE, ROUNDING, batch, setting
 from eraseflow.edits import Edit
 from eraseflow.outside.content import digests
 from eraseflow.outside.notes import model_files
@@ -21,7 +21,7 @@ def sample(params: Params, concept: str, prompts_csv: Path, edit: Path, out: Pat
     _, testbed, world = setting(params, concept)
     table, size = prompts.read(prompts_csv)[COLUMNS], batch(world)
     model = digests(model_files(params.concepts[concept].testbed, testbed))
-    name = "sample-" + fingerprint(edit, testbed.model, model, table, testbed.sampling, PRECISION, size)
+    name = "sample-" + fingerprint(edit, testbed.model, model, table, testbed.sampling, ROUNDING, size)
 
     @cache
     def pipeline():  # loaded only if there is something left to draw

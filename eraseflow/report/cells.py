@@ -26,7 +26,7 @@ def read_json(path: Path, keys: list[str]) -> dict[str, Any]:
     if not path.is_file():
         raise CellError(f"{path}: missing, but params.yaml's table needs it; run `dvc repro`")
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CellError(f"{path}: not JSON: {error}") from None
     lacking = [key for key in keys if not isinstance(values, dict) or key not in values]
