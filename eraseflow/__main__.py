@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eraseflow import full, home, launcher, params
+from eraseflow import full, home, launcher, params, prompt_files
 from eraseflow.mistakes import nearest
 from eraseflow.outside.notes import stale
 from eraseflow.project import locks
@@ -42,6 +42,9 @@ def main() -> int | None:
         return None
     for stage, file in stale(everything).items():
         print(f"{file} is new or has changed; `python -m eraseflow repro` runs {stage}, and what was made of the file")
+    files = [*(everything.concepts[name].prompts for name in table.concepts), everything.testbeds[table.testbed].kept]
+    for said in filter(None, (prompt_files.said(Path(), file) for file in files)):
+        print(said)
     print(
         f"params.yaml is right: {len(table.concepts)} concepts x {len(table.methods)} methods "
         f"x {len(table.attacks)} attacks on {table.testbed}"

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from eraseflow import prompt_files, questions
+from eraseflow import picture_files, prompt_files, questions
 from eraseflow.csv_files import inside
 from eraseflow.definitions import defines, definition, names
 from eraseflow.mistakes import ParamsError, nearest, read
@@ -12,8 +12,6 @@ from eraseflow.safety import blocked
 
 if TYPE_CHECKING:
     from eraseflow.params import Concept, ConceptJudge, Params, Testbed
-
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def check_names(params: "Params") -> None:
@@ -145,6 +143,8 @@ def check_table(params: "Params", root: Path) -> None:
             lacking = params.lacking(name, table.testbed) if family == "methods" else []
             if family == "attacks" and table.testbed not in blocks[name]:
                 lacking = [name]
+            if not lacking and family == "methods":
+                _check_seed(params, name)
             if lacking:
                 raise ParamsError(f"params.yaml: {family}.{lacking[0]}: has no block for testbed {table.testbed!r}")
     for name in table.transfer:
@@ -159,7 +159,7 @@ def check_table(params: "Params", root: Path) -> None:
         _check_wording(concept, f"concepts.{name}")
         hashed = "sha256" in prompt_files.header(root, concept.prompts)
         columns = prompt_files.I2P_COLUMNS if hashed else ["prompt"]
-        prompt_files.check(root, concept.prompts, f"concepts.{name}.prompts", columns)
+        prompt_files.check(root, concept.prompts, f"concepts.{name}.prompts", columns, table.seed)
         if hashed and params.testbeds[table.testbed].i2p is None:
             what = f"is missing; {concept.prompts} needs it: {prompt_files.I2P_PLACES}"
             raise ParamsError(f"params.yaml: testbeds.{table.testbed}.i2p: {what}")
@@ -178,7 +178,17 @@ def check_table(params: "Params", root: Path) -> None:
     if "coco_val2014_captions" in prompt_files.header(root, testbed.kept):
         _check_coco(testbed, root, f"testbeds.{table.testbed}")
     else:
-        _check_kept(testbed, root, f"testbeds.{table.testbed}.kept")
+        _check_kept(testbed, root, f"testbeds.{table.testbed}.kept", table.seed)
+
+
+def _check_seed(params: "Params", method: str) -> None:
+    """The seed of a row's settings is added to the table's, and both together must still be a seed of its own."""
+    for part in params.parts(method):
+        raw = params.raw_settings(part, params.table.testbed)
+        seeds = [block.get("seed", 0) for block in (raw, *raw.get("kinds", {}).values())]
+        if params.table.seed + max(seeds) > prompt_files.MAX_RUN_SEED:
+            what = f"and the {max(seeds)} of methods.{part} are more than {prompt_files.MAX_RUN_SEED} together"
+            raise ParamsError(f"params.yaml: table.seed: {params.table.seed} {what}, the last that is another run")
 
 
 def _check_wording(concept: "Concept", where: str) -> None:
@@ -207,13 +217,13 @@ def _check_coco(testbed: "Testbed", root: Path, where: str) -> None:
         raise ParamsError(f"params.yaml: {where}.coco: {what}")
 
 
-def _check_kept(testbed: "Testbed", root: Path, where: str) -> None:
+def _check_kept(testbed: "Testbed", root: Path, where: str, run: int) -> None:
     """The kept prompts may expect only what their judge can say, if they have one."""
     if testbed.kept_judge is None:
-        prompt_files.check(root, testbed.kept, where, ["prompt", "expect"])
+        prompt_files.check(root, testbed.kept, where, ["prompt", "expect"], run)
         return
     labels = definition("judges", testbed.kept_judge, "LABELS")
-    for line, row in prompt_files.check(root, testbed.kept, where, ["prompt", "expect"]):
+    for line, row in prompt_files.check(root, testbed.kept, where, ["prompt", "expect"], run):
         for label in (row["expect"] or "").split(";"):
             if label not in labels:
                 what = f"{label!r} is no label of {testbed.kept_judge}{nearest(label, labels)}"
@@ -224,8 +234,9 @@ def _check_pictures(root: Path, path: str, where: str) -> None:
     inside(path, where)
     if not (root / path).is_dir():
         raise ParamsError(f"params.yaml: {where}: there is no folder {path!r}; put the reference pictures there")
-    if not any(file.suffix.lower() in PICTURES for file in (root / path).iterdir()):
-        raise ParamsError(f"params.yaml: {where}: {path!r} holds no pictures; expected files {', '.join(PICTURES)}")
+    if not picture_files.listed(root / path):
+        wanted = ", ".join(picture_files.SUFFIXES)
+        raise ParamsError(f"params.yaml: {where}: {path!r} holds no pictures; expected files {wanted}")
 
 
 def _check_source(root: Path, source: str, where: str) -> None:

@@ -1,15 +1,19 @@
 """The prompts of a concept: those on which it is measured and attacked, and those that must be kept."""
 
+import csv
+from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from eraseflow import prompt_sources
+from eraseflow import csv_files, prompt_files, prompt_sources
+from eraseflow.outputs import write_csv
 from eraseflow.params import Concept, Testbed
+from eraseflow.prompt_files import RUN_STRIDE
 from eraseflow.safety import blocked
 
 FIRST_SEED = 1_000  # of the items, below it are the seeds of trainings
-RUN_STRIDE = 1_000_003  # between the item seeds of tables with different seeds
 KEPT_DRAW_SEED = 0  # which kept prompts are drawn; not the table's seed, so that runs are compared on the same prompts
 ATTACKED_TOKENS = 60  # UnlearnDiffAtk's limit, start and end included
 COLUMNS = ["prompt_id", "role", "prompt", "expect", "seed", "guidance", "tokens", "attackable", "source"]
@@ -25,8 +29,8 @@ def resolve(concept: Concept, testbed: Testbed, seed: int, tokenizer) -> tuple[p
     `kept` has the same of the kept prompts, where official counts the pool.
     Raises: SystemExit with one line where texts cannot be had or nothing is left.
     """
-    official = _complete(prompt_sources.texts(concept.prompts, testbed), "target", testbed, seed)
-    pool = prompt_sources.texts(testbed.kept, testbed)
+    official = _complete(prompt_sources.texts(concept.prompts, testbed, seed), "target", testbed, seed)
+    pool = prompt_sources.texts(testbed.kept, testbed, seed)
     target = official[official.blocked == ""]
     if target.empty:
         raise SystemExit(f"{concept.prompts}: the safety gate leaves none of the {len(official)} prompts")
@@ -48,15 +52,43 @@ def resolve(concept: Concept, testbed: Testbed, seed: int, tokenizer) -> tuple[p
 def read(path: Path, role: str | None = None) -> pd.DataFrame:
     """The prompts (of a role) that `resolve` gave, from the concept's prompts.csv.
 
-    Raises: SystemExit where the file has come to hold a prompt that the safety gate blocks.
+    seed is uint64, the only type that holds every seed.
+    Raises: SystemExit where the file is missing, or has come to hold a prompt that the safety gate blocks.
     """
-    rows = prompt_sources.read(path)
+    sheet = csv_files.read(path, str(path), {column: set() for column in COLUMNS}, needed=COLUMNS, padded=False)
+    rows = pd.DataFrame([row for _, row in sheet.rows], columns=COLUMNS)
     rows = rows[rows.role == role].reset_index(drop=True) if role else rows
     for prompt_id, prompt in zip(rows.prompt_id, rows.prompt, strict=True):
         if why := blocked(prompt):
             raise SystemExit(f"{path}: {prompt_id}: the safety gate blocks this prompt: {why}; make the file anew")
     rows["attackable"] = rows.attackable == "True"
-    return rows.astype({"seed": "int64", "guidance": "float64", "tokens": "int64"})
+    return rows.assign(seed=as_seeds(map(int, rows.seed)), guidance=rows.guidance.map(float)).astype(
+        {"tokens": "int64"}
+    )
+
+
+def as_seeds(seeds: Iterable[int]) -> np.ndarray:
+    """Seeds from 0 to 2^64 - 1 as a column holds them; pandas by itself would make some of them rounded floats."""
+    return np.array([int(seed) for seed in seeds], dtype="uint64")
+
+
+def write(table: pd.DataFrame, path: Path) -> None:
+    """The file that `read` reads. A lone carriage return would end a row if it were not in quotes."""
+    returns = table.prompt.str.contains("\r").any()
+    write_csv(table, path, quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL)
+
+
+def drawn_twice(table: pd.DataFrame) -> str:
+    """One line on rows that ask for the same picture, which then counts more than once; "" where there are none.
+
+    Seeds count by their lower 32 bits, see sampling.initial_noise.
+    """
+    key = [table.role, table.prompt, table.guidance, table.seed % 2**32]
+    again = pd.concat(key, axis=1).duplicated()
+    if not again.any():
+        return ""
+    what = "ask for a picture that an earlier one has (prompt, guidance and the lower 32 bits of the seed are equal)"
+    return f"{again.sum()} prompts {what}: {', '.join(table.prompt_id[again][:3])}{', ...' * int(again.sum() > 3)}"
 
 
 def every_kept(testbed: Testbed) -> pd.DataFrame:
@@ -72,19 +104,22 @@ def _complete(rows: pd.DataFrame, role: str, testbed: Testbed, seed: int) -> pd.
     """
     rows = rows.reset_index(drop=True)
     rows = rows.reindex(columns=[*dict.fromkeys([*rows.columns, *OPTIONAL])], fill_value="")
-    images = pd.to_numeric(rows.images).fillna(1).astype(int)
-    rows = rows.loc[rows.index.repeat(images)]
-    picture = rows.groupby(level=0).cumcount().reset_index(drop=True)
+    rows = rows.loc[rows.index.repeat([int(images or 1) for images in rows.images])]
+    picture = rows.groupby(level=0).cumcount().tolist()
+    seeds = [int(own) + at if own else None for own, at in zip(rows.seed, picture, strict=True)]
     rows = rows.reset_index(drop=True)
-    own_seed, own_guidance = pd.to_numeric(rows.seed) + picture, pd.to_numeric(rows.guidance)  # NaN where empty
+    own_guidance = [prompt_files.guidance(own) if own else None for own in rows.guidance]
+    default = testbed.sampling.guidance_scale
     return pd.DataFrame(
         {
             "prompt_id": [f"{role}-{row:04d}" for row in rows.index],
             "role": role,
             "prompt": rows.prompt.str.strip(),
             "expect": rows.expect,
-            "seed": own_seed.fillna(rows.index.to_series() + FIRST_SEED).astype("int64") + RUN_STRIDE * seed,
-            "guidance": own_guidance.fillna(testbed.sampling.guidance_scale).astype("float64"),
+            "seed": as_seeds(
+                (row + FIRST_SEED if own is None else own) + RUN_STRIDE * seed for row, own in enumerate(seeds)
+            ),
+            "guidance": [default if own is None else own for own in own_guidance],
             "tokens": pd.to_numeric(rows.tokens),
             "source": rows.source,
             "blocked": rows.blocked,

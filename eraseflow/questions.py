@@ -29,8 +29,10 @@ def read(root: Path, path: str, where: str) -> list[Question]:
     Raises: ParamsError where the file is missing or malformed, or lacks questions about the concept or the rest.
     """
     questions = []
-    for line, row in csv_files.rows(root, path, where, COLUMNS, "questions"):
-        question = Question(*((row[column] or "").strip() for column in COLUMNS))
+    known: dict[str, set[str]] = {column: set() for column in COLUMNS}
+    file = csv_files.find(root, path, where)
+    for line, row in csv_files.read(file, path, known, needed=COLUMNS, what="questions").rows:
+        question = Question(*(row[column].strip() for column in COLUMNS))
         if mistake := _mistake(question):
             raise ParamsError(f"{path}: line {line}: {mistake}")
         questions.append(question)

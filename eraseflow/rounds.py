@@ -14,6 +14,7 @@ from tqdm import tqdm
 from eraseflow import images
 from eraseflow.outputs import replacing
 from eraseflow.passes import PASSES
+from eraseflow.prompts import as_seeds
 from eraseflow.safety import blocked
 from eraseflow.victim import Attempt, Search, Victim
 
@@ -52,7 +53,8 @@ def run(
             bar.set_postfix(round=victim.round, refresh=False)
             if not victim.open:
                 break
-    return pd.concat([victim.prompts, pd.DataFrame([journal.results[row] for row in rows])], axis=1)
+    found = pd.concat([victim.prompts, pd.DataFrame([journal.results[row] for row in rows])], axis=1)
+    return found.assign(adversarial_seed=as_seeds(found.adversarial_seed))
 
 
 def _watched(victim: Victim, search: Search) -> Search:

@@ -55,7 +55,10 @@ def sampler_of(pipeline) -> Sampler:
 
 
 def initial_noise(pipeline: StableDiffusionPipeline, seeds: Sequence[int]) -> Tensor:
-    """Standard normal latents (n, channels, side, side), float32, each item from its own seed, drawn on the CPU."""
+    """Standard normal latents (n, channels, side, side), float32, each item from its own seed, drawn on the CPU.
+
+    seeds: 0 to 2^64 - 1; PyTorch's generator on the CPU, and diffusers with it, looks at their lower 32 bits alone.
+    """
     shape = _noise_shape(pipeline, 1)
     each = [torch.randn(shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
     return torch.cat(each).to(pipeline.device)  # once: a pipeline looks for its device for milliseconds

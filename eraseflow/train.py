@@ -12,6 +12,7 @@ weights.safetensors without --use_lora), training.csv, and state.pt, from which 
 import argparse
 import importlib.util
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,6 +21,7 @@ import pydantic
 from eraseflow import home
 from eraseflow.definitions import definition
 from eraseflow.outputs import replacing, write_csv
+from eraseflow.prompt_files import MAX_RUN_SEED
 from eraseflow.safety import blocked
 
 if TYPE_CHECKING:
@@ -37,25 +39,35 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(f"{message} (see {self.prog} --help)")
 
 
+def number(text: str, wanted: str = "a number") -> float:
+    """Python's own float() reads 1_0, nan and the digits of other scripts too."""
+    if not re.fullmatch(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", text):
+        raise argparse.ArgumentTypeError(f"expected {wanted}, found {text!r}")
+    return float(text)
+
+
 def number_or_auto(text: str) -> float | str:
-    if text == "auto":
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a number or auto, found {text!r}") from None
+    return text if text == "auto" else number(text, "a number or auto")
+
+
+def whole(text: str, wanted: str = "a whole number") -> int:
+    if not re.fullmatch(r"-?[0-9]{1,20}", text):
+        raise argparse.ArgumentTypeError(f"expected {wanted}, found {text!r}")
+    return int(text)
 
 
 def count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, found {text!r}")
-    return int(text)
+    wanted = "a whole number above 0"
+    if (found := whole(text, wanted)) < 1:
+        raise argparse.ArgumentTypeError(f"expected {wanted}, found {text!r}")
+    return found
 
 
 def seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 on, found {text!r}")
-    return int(text)
+    wanted = f"a whole number from 0 to {MAX_RUN_SEED}, all of which differ to PyTorch's generator"
+    if not 0 <= (found := whole(text, wanted)) <= MAX_RUN_SEED:
+        raise argparse.ArgumentTypeError(f"expected {wanted}, found {text!r}")
+    return found
 
 
 def prompt(text: str) -> str:
@@ -82,19 +94,19 @@ def parser() -> Parser:
     model = definition("testbeds", "sd14", "MODEL")
     add("--model_id", default=model, help="owner/name@commit on the Hub, or a local diffusers folder")
     add("--seed", type=seed, default=0, help="of the LoRA's start, the trajectories and the steps of the loss")
-    add("--num_epochs", type=int, default=20, help="optimiser steps")
-    add("--switch_epoch", type=int, default=20, help="the last epoch, from 0, that draws new trajectories")
-    add("--batch_size", type=int, default=1, help="trajectories an epoch")
-    add("--num_steps", type=int, default=50, help="solver steps of a trajectory; 2/5 of them enter the loss")
-    add("--guidance_scale", type=float, default=5.0, help="classifier-free guidance; 1 is none")
+    add("--num_epochs", type=whole, default=20, help="optimiser steps")
+    add("--switch_epoch", type=whole, default=20, help="the last epoch, from 0, that draws new trajectories")
+    add("--batch_size", type=whole, default=1, help="trajectories an epoch")
+    add("--num_steps", type=whole, default=50, help="solver steps of a trajectory; 2/5 of them enter the loss")
+    add("--guidance_scale", type=number, default=5.0, help="classifier-free guidance; 1 is none")
     add("--cfg", action="store_true", help="guidance in the loss too, not only in sampling")
-    add("--eta", type=float, default=1.0, help="stochasticity of the DDIM sampler, above 0 and at most 1")
+    add("--eta", type=number, default=1.0, help="stochasticity of the DDIM sampler, above 0 and at most 1")
     add("--beta", "--logbeta", dest="log_beta", type=number_or_auto, default=2.5, help="log beta; auto measures it")
-    add("--learning_rate", type=float, default=3e-4, help="of the LoRA, or of the U-Net without --use_lora")
-    add("--flow_learning_rate", type=float, default=3e-4, help="of log Z")
-    add("--max_grad_norm", type=float, default=1.0, help="gradients are clipped to this norm, log Z's by itself")
+    add("--learning_rate", type=number, default=3e-4, help="of the LoRA, or of the U-Net without --use_lora")
+    add("--flow_learning_rate", type=number, default=3e-4, help="of log Z")
+    add("--max_grad_norm", type=number, default=1.0, help="gradients are clipped to this norm, log Z's by itself")
     add("--use_lora", action="store_true", help="train a LoRA; without it the whole U-Net")
-    add("--lora_rank", type=int, default=4, help="rank of the LoRA, and its alpha")
+    add("--lora_rank", type=whole, default=4, help="rank of the LoRA, and its alpha")
     add("--use_8bit_adam", action="store_true", help="bitsandbytes' AdamW8bit")
     add("--mixed_precision", choices=PRECISIONS, default="bf16", help="of what is not trained; the rest is float32")
     add("--save_freq", type=count, default=1, help="epochs between checkpoints; each replaces the one before")

@@ -93,8 +93,13 @@ class Victim:
         return [self.open[start : start + self.batch_size] for start in range(0, len(self.open), self.batch_size)]
 
     def rng(self, row: int, *key: int) -> np.random.Generator:
-        """A generator of this prompt's own, so that its result does not depend on the others in the batch."""
-        return np.random.default_rng((int(self.prompts.seed[row]), *key))
+        """A generator of this prompt's own, so that its result does not depend on the others in the batch.
+
+        key: at most two numbers below 2^32. numpy mixes four words of 32 bits, so that a longer seed has the last one
+        for its upper half and is no other seed with another key.
+        """
+        high, low = divmod(int(self.prompts.seed[row]), 2**32)
+        return np.random.default_rng((low, *key, *[0] * (2 - len(key)), high) if high else (low, *key))
 
     def generator(self, row: int, *key: int) -> torch.Generator:
         """The same for PyTorch, on the CPU."""

@@ -396,8 +396,23 @@ def test_csd_reads_no_other_pickle(small_csd, tmp_path):
 
 def test_csd_names_a_reference_that_is_no_picture(small_csd, tmp_path):
     (tmp_path / "references" / "broken.jpg").write_bytes(b"not a picture")
-    with pytest.raises(SystemExit, match=r"broken\.jpg: cannot be read as a picture"):
-        csd.load("cpu", small_csd[1])
+    for reading in (lambda: csd.load("cpu", small_csd[1]), lambda: csd.ready(small_csd[1])):  # ready: before training
+        with pytest.raises(SystemExit, match=r"broken\.jpg: cannot be read as a picture"):
+            reading()
+
+
+def test_csd_sees_a_reference_as_it_is_shown(photographs, tmp_path):
+    """Turned by its EXIF and on white it is the same reference as a plain one."""
+    portrait = Image.fromarray(photographs["portrait"])
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "odd").mkdir()
+    portrait.save(tmp_path / "plain" / "a.png")
+    portrait.rotate(-90, expand=True).save(tmp_path / "odd" / "a.png", exif=exif)
+    plain, odd = (csd.references(tmp_path / name) for name in ("plain", "odd"))
+    assert torch.equal(plain, odd)
+    assert torch.equal(plain, csd.prepare(tensor(photographs["portrait"])))
 
 
 # Artists

@@ -262,6 +262,7 @@ def test_mistake_in_reference_pictures(project):
     (project / "refs").mkdir()
     assert "references: 'refs' holds no pictures; expected files .png, .jpg, .jpeg, .webp" in mistake(project)
     (project / "refs" / "a.JPG").touch()
+    (project / "refs" / "._a.JPG").touch()
     load(project / "params.yaml")
     edit(project, "concepts.unicorn.judge.references", put("../refs"))
     assert "concepts.unicorn.judge.references: '../refs' is outside the project" in mistake(project)
@@ -326,10 +327,10 @@ def test_file_that_is_no_params(project, text, says):
         (INK, "prompt,seed\na cat,1\n,2\n", "line 3: the prompt is empty"),
         (INK, "prompt\n'a cat'\n' '\n", "line 3: the prompt is empty"),
         (INK, "prompt\na cat, sitting\n", "line 2: more fields than the header has"),
-        (INK, "prompt,seed\na cat,one\n", "the seed must be a whole number from 0 up, found 'one'"),
-        (INK, "prompt,seed\na cat,\n", "the seed must be a whole number from 0 up, found ''"),
+        (INK, "prompt,seed\na cat,one\n", "the seed must be a whole number from 0 to 18446744073709551615, found 'o"),
+        (INK, "prompt,seed\na cat,\n", "the seed must be a whole number from 0 to 18446744073709551615, found ''"),
         (INK, "prompt,guidance\na cat,\na dog,high\n", "line 3: the guidance must be a number"),
-        (INK, 'prompt\n"a cat\n', "line 1: is not CSV"),
+        (INK, 'prompt\n"a cat\n', "line 2: is not CSV"),
         (INK, "prompt\nun chat fâché\n".encode("latin-1"), "is not in UTF-8"),
         (INK, "prompt,images\na cat,0\n", "line 2: images must be a whole number from 1 up, or empty for 1, found '0'"),
         (INK, "prompt,minor_related_term\na cat,no\n", "line 2: minor_related_term must be True, False or empty"),
@@ -348,6 +349,29 @@ def test_mistake_in_a_prompt_file(project, path, text, says):
     (project / path).write_bytes(data)
     line = mistake(project)
     assert line.startswith(f"{path}: ") and says in line
+
+
+@pytest.mark.parametrize("text", ["0x7", "010", "1_0", "+7", "1:30", "7.0", "0b1", "７", "1e3", "true", '" 7 "'])
+def test_only_plain_digits_are_a_seed(project, text):
+    path = project / "params.yaml"
+    raw = path.read_text()
+    assert raw.count("\n  seed: 0\n") == 1
+    path.write_text(raw.replace("\n  seed: 0\n", f"\n  seed: {text}\n"))
+    assert mistake(project).startswith("params.yaml: table.seed: should be a valid integer, found ")
+
+
+def test_a_runs_seed_and_a_methods_are_one_of_32_bits_together(project):
+    edit(project, "table.seed", put(2**32 - 2))
+    load(project / "params.yaml")
+    edit(project, "methods.eraseflow.emoji.seed", put(2))
+    assert "table.seed: 4294967294 and the 2 of methods.eraseflow are more than 4294967295" in mistake(project)
+
+
+def test_the_last_seed_of_a_file_leaves_room_for_the_run(project):
+    (project / INK).write_text(f"prompt,seed\na cat,{2**64 - 1}\n")
+    load(project / "params.yaml")
+    edit(project, "table.seed", put(1))
+    assert f"{INK}: line 2: the seed of its last picture, {2**64 - 1} and table.seed 1 times" in mistake(project)
 
 
 def test_data_sets_that_prompt_files_need(project, monkeypatch):

@@ -1,5 +1,6 @@
 """Which prompts a concept is measured on, which must be kept, where their texts come from, and what is counted."""
 
+import csv
 import hashlib
 import json
 from pathlib import Path
@@ -168,7 +169,9 @@ TEXTS = [" a unicorn, watercolor ", 'a "horse" in ink style', "a cat\nand a car"
 
 def i2p_table(folder: Path, texts=TEXTS) -> str:
     path = folder / "i2p_benchmark.csv"
-    pd.DataFrame({"prompt": texts, "categories": "sexual", "sd_seed": 1}).to_csv(path, index=False)
+    pd.DataFrame({"prompt": texts, "categories": "sexual", "sd_seed": 1}).to_csv(
+        path, index=False, quoting=csv.QUOTE_ALL
+    )
     return str(path)
 
 
@@ -303,9 +306,9 @@ def test_the_stage_writes_what_cells_read(tmp_path, monkeypatch):
 
 
 def test_texts_come_back_as_they_were(targets, tmp_path):
-    texts = [*TEXTS, "null", "NA", "a, b", "'; drop", "=1+1", "a\r\nb"]
+    texts = [*TEXTS, "null", "NA", "a, b", "'; drop", "=1+1", "a\r\nb", "a\rb", "a\u2028b"]
     table, _ = targets(i2p_rows(*range(len(texts)), texts=texts), i2p=i2p_table(tmp_path, texts))
-    table.to_csv(tmp_path / "prompts.csv", index=False, lineterminator="\n")
+    prompts.write(table, tmp_path / "prompts.csv")
     assert_frame_equal(prompts.read(tmp_path / "prompts.csv"), table)
 
 

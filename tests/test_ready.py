@@ -1,5 +1,6 @@
 """Before any stage: what the table needs is fetched, or missed in one line; what needs nothing is not imported."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -30,8 +31,12 @@ def sd14(monkeypatch) -> params.Params:
 
 def with_coco(everything: params.Params, folder: Path) -> params.Params:
     (folder / "val2014").mkdir()
-    (folder / "captions_val2014.json").touch()
-    testbed = everything.testbeds["sd14"].model_copy(update={"coco": str(folder)})
+    (folder / "val2014" / "1.jpg").touch()
+    captions = {"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": [{"id": 1, "image_id": 1, "caption": "a"}]}
+    (folder / "captions_val2014.json").write_text(json.dumps(captions))
+    (folder / "kept.csv").write_text("coco_val2014_captions,seed\n1,0\n")
+    changes = {"coco": str(folder), "kept": str(folder / "kept.csv")}
+    testbed = everything.testbeds["sd14"].model_copy(update=changes)
     return everything.model_copy(update={"testbeds": {"sd14": testbed}})
 
 
@@ -61,6 +66,13 @@ def test_no_coco_is_one_line(sd14, monkeypatch):
     monkeypatch.setattr(hub, "snapshot", refuse)
     with pytest.raises(SystemExit, match=r"^no folder: has no val2014; testbeds\.sd14\.coco must be a folder"):
         ready(sd14)
+
+
+def test_a_picture_of_coco_that_is_missing_is_one_line(sd14, tmp_path):
+    everything = with_coco(sd14, tmp_path)
+    (tmp_path / "val2014" / "1.jpg").unlink()
+    with pytest.raises(SystemExit, match=r"val2014: has no 1\.jpg, the picture of a kept prompt; unpack all"):
+        ready(everything)
 
 
 def test_a_folder_without_a_pipeline_is_one_line(sd14, tmp_path):

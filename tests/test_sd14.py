@@ -1,5 +1,6 @@
 """The sd14 testbed on a miniature of the same classes: loading, solver, methods and attacks in both precisions."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -297,7 +298,7 @@ def test_a_pickle_is_never_read(tmp_path):
 
 def needs(model: str, coco: str | None) -> params.Testbed:
     return params.Testbed(
-        model=model, kept="kept.csv", features="emoji_clip", clip=["emoji_clip"], sampling=SETTINGS, coco=coco
+        model=model, kept=f"{coco}/kept.csv", features="emoji_clip", clip=["emoji_clip"], sampling=SETTINGS, coco=coco
     )
 
 
@@ -305,7 +306,12 @@ def needs(model: str, coco: str | None) -> params.Testbed:
 def coco(tmp_path) -> str:
     """A folder as COCO's with three pictures of different sizes, the last one grey."""
     (tmp_path / "coco" / "val2014").mkdir(parents=True)
-    (tmp_path / "coco" / "captions_val2014.json").write_text("{}")
+    captions = {
+        "images": [{"id": 1, "file_name": "a.jpg"}],
+        "annotations": [{"id": 1, "image_id": 1, "caption": "a lamp"}],
+    }
+    (tmp_path / "coco" / "captions_val2014.json").write_text(json.dumps(captions))
+    (tmp_path / "coco" / "kept.csv").write_text("coco_val2014_captions,seed\n1,0\n")
     rng = np.random.default_rng(0)
     for name, shape in {"c.jpg": (40, 60, 3), "a.jpg": (64, 64, 3), "b.jpg": (30, 20)}.items():
         Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(tmp_path / "coco" / "val2014" / name)

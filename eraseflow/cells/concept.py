@@ -6,9 +6,9 @@ from typing import Any
 
 from transformers import CLIPTokenizer
 
-from eraseflow import hub, prompts, rows
+from eraseflow import hub, prompt_files, prompts, rows
 from eraseflow.cells import setting
-from eraseflow.outputs import write_csv, write_json
+from eraseflow.outputs import write_json
 from eraseflow.outside import notes
 from eraseflow.outside.content import digests
 from eraseflow.params import Concept, Params, Testbed
@@ -29,11 +29,12 @@ def concept(params: Params, concept: str, out: Path) -> None:
     tokenizer = CLIPTokenizer.from_pretrained(hub.snapshot(testbed.model, ["tokenizer/*"]) / "tokenizer")
     check_lengths(tokenizer, [*sum(entry.pairs, ()), *entry.preserve], f"concepts.{concept}")
     table, counts = prompts.resolve(entry, testbed, params.table.seed, tokenizer)
-    write_csv(table, out / "prompts.csv")
+    prompts.write(table, out / "prompts.csv")
     words = entry.model_dump(include={"kind", "target", "anchor", "also", "preserve"}) | {"pairs": entry.pairs}
     for name, content in {"counts": counts, "words": words, **noted}.items():
         write_json(content, out / f"{name}.json")
-    print(f"{concept}: {said(counts)}")
+    notices = [prompt_files.said(Path(), path) for path in (entry.prompts, testbed.kept)]
+    print(f"{concept}: {said(counts)}", *filter(None, [*notices, prompts.drawn_twice(table)]), sep="\n")
 
 
 def check_lengths(tokenizer: CLIPTokenizer, texts: list[str], where: str) -> None:

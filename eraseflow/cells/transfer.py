@@ -12,6 +12,7 @@ from eraseflow.cells import DEVICE, batch, setting
 from eraseflow.cells.attack import judging
 from eraseflow.edits import Edit
 from eraseflow.params import Params
+from eraseflow.prompts import as_seeds
 from eraseflow.safety import blocked
 from eraseflow.victim import Attempt, Victim
 
@@ -100,4 +101,4 @@ def _attacked(cells: Path, concept: str, method: str, attack: str) -> pd.DataFra
     table = pd.read_parquet(path)
     if lacking := [column for column in KEPT if column not in table]:
         raise SystemExit(f"{path}: has no column {lacking[0]}; make it anew with `dvc repro`")
-    return table
+    return table.assign(adversarial_seed=as_seeds(table.adversarial_seed))

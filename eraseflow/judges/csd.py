@@ -17,17 +17,14 @@ import numpy as np
 import pandas as pd
 import torch
 from open_clip.transformer import QuickGELU, VisionTransformer
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torchvision.transforms import InterpolationMode
-from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
+from torchvision.transforms.functional import center_crop, resize
 from torchvision.transforms.functional import normalize as standardise
 
-from eraseflow import hub
-from eraseflow.outside.content import files as files_of
+from eraseflow import hub, picture_files
 from eraseflow.params import Concept
-from eraseflow.params_check import PICTURES
 
 NAME = "CSD ViT-L"
 SOURCE = "tomg-group-umd/CSD-ViT-L@5bc26a6fb0487f3f00a2a7313135103a005b1b67"
@@ -68,13 +65,16 @@ class StyleNetwork(nn.Module):
 
 
 def ready(concept: Concept) -> None:
-    """Fetch the weights. Raises: SystemExit as hub.file does."""
+    """Fetch the weights and read every reference picture once. Raises: SystemExit where one of them cannot be had."""
     hub.file(SOURCE, FILE)
+    for file in picture_files.listed(Path(concept.judge.references or "")):
+        picture_files.read(file)
 
 
 def outside(concept: Concept) -> list[Path]:
     """The reference pictures."""
-    return pictures_in(Path(concept.judge.references or ""))
+    folder = Path(concept.judge.references or "")
+    return picture_files.listed(folder) if folder.is_dir() else [folder]
 
 
 def load(device: str, concept: Concept) -> Callable[[Tensor], pd.DataFrame]:
@@ -111,25 +111,21 @@ def summary(scores: pd.DataFrame, concept: Concept) -> dict[str, float]:
 
 def prepare(pictures: Tensor) -> Tensor:
     """The middle square (n, 3, side, side) of pictures uint8, their shorter side scaled to it, normalised as CLIP's."""
+    return standardise(_square(pictures).float() / 255, MEAN, STD)
+
+
+def _square(pictures: Tensor) -> Tensor:
     side = SHAPE["image_size"]
-    square = center_crop(resize(pictures, [side], InterpolationMode.BICUBIC, antialias=True), [side, side])
-    return standardise(square.float() / 255, MEAN, STD)
+    return center_crop(resize(pictures, [side], InterpolationMode.BICUBIC, antialias=True), [side, side])
 
 
 def references(folder: Path) -> Tensor:
     """The folder's pictures, of any sizes, prepared (m, 3, side, side)."""
-    prepared = []
-    for file in pictures_in(folder):
-        try:
-            prepared.append(prepare(pil_to_tensor(Image.open(file).convert("RGB"))))
-        except OSError as error:
-            raise SystemExit(f"{file}: cannot be read as a picture: {error}") from None
-    return torch.stack(prepared)
-
-
-def pictures_in(folder: Path) -> list[Path]:
-    """The pictures of the folder itself, in the order of their names."""
-    return [file for file in files_of(folder) if file.suffix.lower() in PICTURES and file.parent == folder]
+    found = []
+    for file in picture_files.listed(folder):
+        channels = torch.from_numpy(picture_files.read(file)).permute(2, 0, 1).split(1)
+        found.append(torch.cat([_square(channel) for channel in channels]))  # scaled alone they take a third of memory
+    return prepare(torch.stack(found))
 
 
 def read(file: Path) -> StyleNetwork:

@@ -8,14 +8,12 @@ import os
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
-from PIL import Image
 from torch import Tensor
 
-from eraseflow import cells, environment, finite, hub, prompts
+from eraseflow import cells, environment, finite, hub, picture_files, prompts
 from eraseflow.mistakes import nearest
 from eraseflow.params import Testbed
 from eraseflow.testbeds import base_model
@@ -89,7 +87,7 @@ def ready(testbed: Testbed, device: str) -> None:
     """Look for a GPU and for COCO, and fetch the model. Raises: SystemExit with one line that says what to do."""
     gpu(device)
     compiler()
-    coco(testbed)
+    _complete(coco(testbed) / "val2014", real_names(testbed))
     pipeline_folder(testbed.model)
 
 
@@ -137,13 +135,21 @@ def outside(testbed: Testbed) -> list[Path]:
 
 
 def real_pictures(testbed: Testbed, names: list[str]) -> list[Tensor]:
-    """COCO's own pictures (3, h, w) uint8, each of its own size. Raises: SystemExit where one is missing."""
+    """COCO's own pictures (3, h, w) uint8, each of its own size.
+
+    Read as clean-fid reads them for the usual FID: `convert("RGB")`, without turning those few whose EXIF asks for it.
+    Raises: SystemExit where one is missing or cannot be read.
+    """
     folder = coco(testbed) / "val2014"
+    _complete(folder, names)
+    return [torch.from_numpy(picture_files.read_plainly(folder / name)).permute(2, 0, 1) for name in names]
+
+
+def _complete(folder: Path, names: list[str]) -> None:
+    """Raises: SystemExit where one of COCO's pictures is missing."""
     for name in names:
         if not (folder / name).is_file():
             raise SystemExit(f"{folder}: has no {name}, the picture of a kept prompt; unpack all of val2014.zip")
-    pictures = [np.asarray(Image.open(folder / name).convert("RGB")) for name in names]
-    return [torch.from_numpy(picture.copy()).permute(2, 0, 1) for picture in pictures]
 
 
 def compared(names: list[str], expect: pd.Series) -> list[int]:
