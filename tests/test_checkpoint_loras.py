@@ -170,8 +170,7 @@ ADAPTERS = {
     "rank-stabilised": {"use_rslora": True},
     "patterns": {"rank_pattern": {"attn2.to_k": 3}, "alpha_pattern": {"to_q": 5, r"down_blocks\.0\..*to_v": 1}},
     "both": {"use_rslora": True, "rank_pattern": {"to_k": 4}, "alpha_pattern": {"attn1.to_k": 9}},
-    "convolutions": {"target_modules": EVERYWHERE},
-    "dropout": {"lora_dropout": 0.5},
+    "convolutions": {"target_modules": EVERYWHERE, "lora_dropout": 0.5},
 }
 
 
@@ -193,6 +192,12 @@ def test_adapters_of_peft_are_what_peft_merges(tmp_path, options):
     pipeline.unet = model.merge_and_unload()
     wanted = fused(pipeline)
     is_same(edit_of(tmp_path / "adapter"), wanted, tmp_path)
+
+
+def test_an_adapter_as_a_file_and_as_a_pickle(tmp_path):
+    pipeline = miniature()
+    pipeline.unet = save_adapter(tmp_path / "adapter").merge_and_unload()
+    wanted = fused(pipeline)
     is_same(edit_of(tmp_path / "adapter" / "adapter_model.safetensors"), wanted, tmp_path)
     torch.save(
         load_file(tmp_path / "adapter" / "adapter_model.safetensors"), tmp_path / "adapter" / "adapter_model.bin"

@@ -245,6 +245,7 @@ def test_what_is_no_checkpoint_is_one_line(other, tmp_path):
         ("c.safetensors", whole[:-8], "is cut off"),
         ("d.safetensors", whole[:300], "is cut off"),
         ("e.safetensors", whole + b"12345678", "is damaged"),
+        ("e2.safetensors", whole.replace(b'"shape":[8]', b'"shape":[9]'), "is damaged"),
         ("f.pt", pickled[:-100], "is cut off or damaged"),
         ("g.safetensors.gz", gzip.compress(whole), "is compressed by gzip"),
         ("h.pt", b"", "is empty"),
@@ -302,6 +303,10 @@ def test_several_candidates_are_named(other, tmp_path):
     save_file(other.unet.state_dict(), tmp_path / "a.safetensors")
     torch.save(other.unet.state_dict(), tmp_path / "b.pt")
     assert "holds several candidates, a.safetensors, b.pt; name one of them" in fails(tmp_path)
+    (tmp_path / "twins").mkdir()
+    for name in ("model.bin", "pytorch_model.bin"):
+        torch.save(other.unet.state_dict(), tmp_path / "twins" / name)
+    assert "holds several candidates, model.bin, pytorch_model.bin" in fails(tmp_path / "twins")
     other.save_pretrained(tmp_path / "pipeline")
     save_file(other.unet.state_dict(), tmp_path / "pipeline" / "a.safetensors")
     assert "a pipeline (model_index.json), a.safetensors" in fails(tmp_path / "pipeline")
@@ -363,6 +368,16 @@ def test_what_is_not_in_the_tensors_must_be_the_bases(other, tmp_path, file, cha
     path = tmp_path / file
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     assert said in fails(tmp_path)
+
+
+def test_a_key_that_is_left_out_means_its_default(other, tmp_path):
+    """diffusers' default of eight heads, where the base has two."""
+    other.save_pretrained(tmp_path)
+    path = tmp_path / "unet" / "config.json"
+    config = json.loads(path.read_text())
+    assert config.pop("attention_head_dim") == 2 and config.pop("up_block_types")
+    path.write_text(json.dumps(config))
+    assert "has attention_head_dim 8, the base model's unet 2" in fails(tmp_path)
 
 
 def test_the_check_sees_it_in_the_headers(other, tmp_path):

@@ -4,6 +4,8 @@ An edit's LoRA is of the U-Net alone. What a LoRA changes in the text encoder is
 weights, W + alpha / rank * up @ down in float32, and becomes a second part of the edit, one of weights.
 """
 
+import inspect
+
 import torch
 from torch import Tensor
 
@@ -61,8 +63,13 @@ def base_of(pipeline) -> Base:
     """The pipeline as far as names go."""
     shapes = {name: tuple(weight.shape) for name, weight in parameters(pipeline).items()}
     about = {component: getattr(pipeline, component).config for component in (*COMPONENTS, "scheduler")}
+    defaults = {"text_encoder": type(about["text_encoder"])().to_dict()}
+    for component in ("unet", "vae"):
+        arguments = inspect.signature(type(getattr(pipeline, component)).__init__).parameters.values()
+        defaults[component] = {each.name: each.default for each in arguments if each.default is not each.empty}
+    defaults["text_encoder"].pop("architectures", None)
     about["text_encoder"] = about["text_encoder"].to_dict()
-    return Base(shapes, {name: dict(config) for name, config in about.items()})
+    return Base(shapes, {name: dict(config) for name, config in about.items()}, defaults)
 
 
 def different(plan: Plan, known: dict[str, Tensor]) -> dict[str, Tensor]:

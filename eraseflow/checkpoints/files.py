@@ -9,6 +9,7 @@ import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ MISTAKEN = {
     b"GGUF": "is a GGUF file of quantised weights; expected those it was made of",
     b"\x89HDF": "is an HDF5 file; expected safetensors or a torch state dict",
 }
+SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I8": 1}  # bytes
 LARGEST_HEADER = 100_000_000  # bytes, safetensors' own limit
 UNSAFE = re.compile(r"Unsupported global: GLOBAL ([\w.]+)|Unsupported class ([\w.]+)")
 
@@ -109,6 +111,11 @@ def _safetensors(path: Path) -> File:
                 name: Header(DTYPES.get(about["dtype"], about["dtype"].lower()), tuple(about["shape"]))
                 for name, about in header.items()
             }
+            for about in header.values():
+                if size_of := SIZES.get(about["dtype"]):
+                    begin, after = about["data_offsets"]
+                    if after - begin != size_of * prod(about["shape"]):
+                        raise ValueError
             end = 8 + length + max((about["data_offsets"][1] for about in header.values()), default=0)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise SystemExit(f"{path}: is damaged: its safetensors header cannot be read") from None

@@ -137,6 +137,8 @@ def _part(names: Sequence[str], where: str, folder: str, component: str | None, 
         if count != len(shards):
             expected = f"{count} shards" if count else "shards of one set"
             raise SystemExit(f"{where}: expected {expected} of {stem}, found {_list(m[0] for m in chosen)}")
+    elif len(chosen) > 1:
+        raise SystemExit(f"{where}: holds several candidates, {_list(m[0] for m in chosen)}; name one of them")
     lead = f"{folder}/" if folder else ""
     config = next((name for name in ("adapter_config.json", "config.json") if name in names), None)
     if config == "adapter_config.json" and not stem.startswith("adapter_model"):

@@ -22,10 +22,14 @@ BASE_FILES = [
 
 @dataclass(frozen=True)
 class Base:
-    """The base model as far as names go. shapes: of its weights; configs: of its components and its scheduler."""
+    """The base model as far as names go. shapes: of its weights; configs: of its components and its scheduler.
+
+    defaults: what a component's configuration means that leaves a key out, where its class has been asked.
+    """
 
     shapes: Mapping[str, tuple[int, ...]]
     configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass
@@ -108,7 +112,8 @@ def _plan(folder: Path, part: Part, base: Base) -> Plan:
     if part.config and len(inside) == 1:
         [component] = inside
         path = folder / part.config
-        configs.check_component(component, configs.read(path), base.configs.get(component, {}), str(path))
+        theirs = {**base.defaults.get(component, {}), **configs.read(path)}
+        configs.check_component(component, theirs, base.configs.get(component, {}), str(path))
     return plan
 
 
