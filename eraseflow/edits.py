@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
@@ -124,6 +125,19 @@ class Edit:
         if self.kind == "lora":
             return {re.sub(r"\.(lora_[AB]|lora\.(down|up))\.weight$", ".weight", name) for name in self.tensors}
         return {"sampler"} if self.kind == "sampler" else set(self.tensors)
+
+
+def share(edited: StableDiffusionPipeline, original: StableDiffusionPipeline) -> None:
+    """Let two pipelines of the same base hold in common the weights that are equal; none may be changed.
+
+    They were loaded one after the other, so that each weight lies where it lay: a product of matrices may round
+    otherwise where a weight begins at another multiple of 64 bytes.
+    """
+    for part in ("unet", "text_encoder", "vae"):
+        for name, weight in getattr(edited, part).named_parameters():
+            same = getattr(original, part).get_parameter(name)
+            if weight.stride() == same.stride() and torch.equal(weight, same):
+                weight.data = same.data
 
 
 def compose(edits: Iterable[tuple[str, Edit]]) -> Edit:

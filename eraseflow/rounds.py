@@ -1,6 +1,7 @@
 """An attack round by round: what it tries is drawn and judged; a killed one goes on after its last whole round."""
 
 import pickle
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -18,7 +19,8 @@ from eraseflow.prompts import as_seeds
 from eraseflow.safety import blocked
 from eraseflow.victim import Attempt, Search, Victim
 
-STATE = "state.pt"
+STATE = "state.pt"  # of the last whole round: all that the rows still open need, and the counts of all rows
+LEFT = "left-{:04d}.pt"  # the results of the rows that a round took out, written once: with their PNGs they are large
 
 
 def run(
@@ -72,11 +74,12 @@ def _watched(victim: Victim, search: Search) -> Search:
 
 
 class Journal:
-    """What came of each row so far, and its copy on disk."""
+    """What came of each row so far, and its copy on disk, of which a round writes what it changed."""
 
     def __init__(self, victim: Victim, work: Path | None) -> None:
-        self.victim, self.file = victim, work and work / STATE
+        self.victim, self.folder = victim, work
         self.results: dict[int, dict[str, Any]] = {}
+        self.saved: set[int] = set()  # rows that an earlier round took out
         self.refused = [0] * len(victim.prompts)
         self.drawn = [0] * len(victim.prompts)
         self.started = time.perf_counter()
@@ -125,40 +128,61 @@ class Journal:
         }
 
     def _save(self) -> None:
-        """Whole or not at all."""
-        if self.file is None:
+        """The round's own file first; without the state that names its round it does not count."""
+        if self.folder is None:
             return
         victim = self.victim
+        if left := {row: self.results[row] for row in self.results.keys() - self.saved - set(victim.open)}:
+            write(left, self.folder / LEFT.format(victim.round))
+            self.saved |= left.keys()
         state = {
             "round": victim.round,
             "open": victim.open,
             "memory": victim.memory,
             "shared": victim.shared,
             "passes": victim.passes.tolist(),
-            "results": self.results,
+            "results": {row: self.results[row] for row in victim.open},
             "refused": self.refused,
             "drawn": self.drawn,
             "seconds": time.perf_counter() - self.started,
         }
-        with replacing(self.file) as unfinished:
-            torch.save(state, unfinished)
+        write(state, self.folder / STATE)
 
     def resume(self) -> bool:
         """Go on from the saved round, if there is one; seconds are counted on, those between the processes not."""
-        if self.file is None or not self.file.exists():
+        if self.folder is None or not (self.folder / STATE).exists():
             return False
         try:
-            state = torch.load(self.file, map_location=self.victim.device, weights_only=True)
+            state = self._read(STATE)
+            results = dict(state["results"])
+            for name in map(LEFT.format, range(state["round"] + 1)):
+                if (self.folder / name).exists():
+                    left = self._read(name)
+                    results |= {row: result for row, result in left.items() if row not in state["open"]}
+            if len(results) < len(self.victim.prompts):
+                raise EOFError("a round's results are missing")
         except torch.OutOfMemoryError:
             raise
         except (EOFError, OSError, RuntimeError, pickle.UnpicklingError):  # as after a power cut
-            print(f"{self.file}: is damaged; the attack begins anew", file=sys.stderr)
+            print(f"{self.folder}: is damaged; the attack begins anew", file=sys.stderr)
+            shutil.rmtree(self.folder)
             return False
         victim = self.victim
         victim.round, victim.open, victim.memory, victim.shared = (
             state[name] for name in ("round", "open", "memory", "shared")
         )
         victim.passes[:] = state["passes"]
-        self.results, self.refused, self.drawn = state["results"], state["refused"], state["drawn"]
+        self.results, self.refused, self.drawn = results, state["refused"], state["drawn"]
+        self.saved = self.results.keys() - set(victim.open)
         self.started -= state["seconds"]
         return True
+
+    def _read(self, name: str) -> dict[Any, Any]:
+        assert self.folder
+        return torch.load(self.folder / name, map_location=self.victim.device, weights_only=True)
+
+
+def write(content: dict[Any, Any], path: Path) -> None:
+    """Whole or not at all."""
+    with replacing(path) as unfinished:
+        torch.save(content, unfinished)

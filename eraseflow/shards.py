@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from eraseflow.outputs import replacing
+from eraseflow.outside import content
 
 WORK = Path(".work")
 # Rows of a row group, the part of a parquet file that can be read alone: so many pictures are in memory at once, a
@@ -23,13 +24,9 @@ def fingerprint(*inputs: object) -> str:
     digest = hashlib.sha256()
     for item in (*inputs, CODE):
         if isinstance(item, Path):
-            files = sorted(item.rglob("*.py" if item == CODE else "*")) if item.is_dir() else [item]
-            for file in files:
-                if file.is_file():
-                    digest.update(file.name.encode())
-                    with file.open("rb") as stream:  # a base model's files are too large to read at once
-                        while part := stream.read(1 << 20):
-                            digest.update(part)
+            found = content.files(item, ["*.py" if item == CODE else "*"])
+            for file, sha256 in content.digests(found).items():  # a base model's gigabytes are read once
+                digest.update(f"{Path(file).name} {sha256}".encode())
         elif isinstance(item, pd.DataFrame):
             digest.update(item.to_csv().encode())
         else:

@@ -5,7 +5,7 @@ import torch
 from conftest import miniature
 from diffusers import StableDiffusionPipeline
 
-from eraseflow.edits import Edit, add_lora, compose, lora_of, weights_of
+from eraseflow.edits import Edit, add_lora, compose, lora_of, share, weights_of
 from eraseflow.methods import advunlearn, ca, duo, esd, mace, original, race, rece, salun, spm, uce
 from eraseflow.sampling import embed
 
@@ -110,6 +110,23 @@ def test_every_way_to_use_an_edit_gives_the_same_model(make, tmp_path, concept):
         loaded = miniature()
         loaded.load_lora_weights(str(tmp_path / "edit"))
         torch.testing.assert_close(predict(loaded), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [lora, finetuned, of_the_text_encoder])
+def test_what_an_edit_leaves_equal_is_held_once(make, concept):
+    """Edited and unedited model stay what they were, and have apart what the edit changed."""
+    edit, unedited, edited = make(miniature(), concept), miniature(), miniature()
+    edit.apply(edited)
+    before = predict(edited), predict(unedited)
+    share(edited, unedited)
+    assert torch.equal(predict(edited), before[0]) and torch.equal(predict(unedited), before[1])
+    apart = {
+        f"{part}.{name}"
+        for part in ("unet", "text_encoder", "vae")
+        for name, weight in getattr(edited, part).named_parameters()
+        if weight.data_ptr() != getattr(unedited, part).get_parameter(name).data_ptr()
+    }
+    assert apart == edit.changed()
 
 
 def test_original_changes_nothing(pipeline, concept, tmp_path):

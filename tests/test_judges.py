@@ -489,7 +489,9 @@ def test_further_judges_add_their_scores_and_summaries(small_csd, photographs):
     rule = ConceptJudge(name="nudenet", protocol="eraseflow_0.6", references=concept.judge.references)
     concept = concept.model_copy(update={"judge": rule, "scored_by": ["csd"]})
     pictures = tensor(photographs["portrait"], photographs["portrait"][::-1])
-    raw, summary = score.judge(concept, pictures)
+    flag = lambda part: pd.DataFrame({"flagged": [True] * len(part)})  # noqa: E731
+    raw, flags, summary = score.judge(concept, flag, pictures.split(1))
+    assert flags.flagged.tolist() == [True, True]
     assert list(raw.columns) == nudenet.LABELS + csd.LABELS and len(raw) == 2
     assert summary == {
         "CSD ViT-L cosine x100": pytest.approx(100 * raw["csd/style"].mean(), abs=1e-4),

@@ -160,6 +160,26 @@ def test_a_killed_attack_goes_on_to_the_same_result(pipeline, tmp_path, module, 
     assert (tmp_path / "whole.parquet").read_bytes() == (tmp_path / "resumed.parquet").read_bytes()
 
 
+def test_a_round_writes_what_it_changed(pipeline, tmp_path):
+    """What a prompt that has left gave is written once; killed before its state is in place, a round does not count."""
+    settings = random_prefix.Settings(prefix_tokens=2, rounds=3)
+    verdicts = [[True, False, False], [False, True], [False], [False]]
+    whole = rounds.run(make_victim(pipeline, by_round(verdicts)), random_prefix.attack, settings, 0)
+    with pytest.raises(KeyboardInterrupt):
+        rounds.run(make_victim(pipeline, by_round(verdicts, 3)), random_prefix.attack, settings, 0, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"left-0000.pt", "left-0001.pt", rounds.STATE}
+    left = [torch.load(tmp_path / rounds.LEFT.format(n), weights_only=True) for n in (0, 1)]
+    assert [set(rows) for rows in left] == [{0}, {2}]
+    assert set(torch.load(tmp_path / rounds.STATE, weights_only=True)["results"]) == {1}
+
+    rounds.write({1: {"png": b"of a round that was killed"}}, tmp_path / rounds.LEFT.format(2))
+    resumed = rounds.run(make_victim(pipeline, by_round(verdicts[3:])), random_prefix.attack, settings, 0, tmp_path)
+    pd.testing.assert_frame_equal(resumed.drop(columns="seconds"), whole.drop(columns="seconds"))
+    (tmp_path / rounds.LEFT.format(0)).unlink()  # lost: then the attack cannot go on, and begins anew
+    anew = rounds.run(make_victim(pipeline, by_round(verdicts)), random_prefix.attack, settings, 0, tmp_path)
+    pd.testing.assert_frame_equal(anew.drop(columns="seconds"), whole.drop(columns="seconds"))
+
+
 @every_attack
 def test_passes_are_those_that_the_networks_made(pipeline, monkeypatch, module, settings):
     """Counted again by hooks on the networks; sampling's own texts, the empty one among them, apart."""

@@ -8,6 +8,7 @@ from diffusers import DPMSolverMultistepScheduler
 
 from eraseflow import sampling, shards
 from eraseflow.cpu import convolve_linears
+from eraseflow.outside import content
 from eraseflow.params import SamplingSettings
 
 PROMPTS = ["a unicorn in flat style", "a horse", "a unicorn in flat style", "a car in ink style", ""]
@@ -106,6 +107,24 @@ def test_fingerprint_sees_contents_and_settings(tmp_path):
     assert first == shards.fingerprint(tmp_path, 3) != shards.fingerprint(tmp_path, 4)
     (tmp_path / "a").write_text("2")
     assert first != shards.fingerprint(tmp_path, 3)
+
+
+def test_a_fingerprint_reads_a_file_again_only_when_it_has_changed(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(content, "KNOWN", tmp_path / "hashes.json")
+    monkeypatch.setattr(content, "SETTLED", -60.0)
+    monkeypatch.setattr(content, "_sha256", lambda file, own=content._sha256: (read.append(file.name), own(file))[1])
+    (tmp_path / "model").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "model" / name).write_text(name)
+    prints = [shards.fingerprint(tmp_path / "model")]
+    assert {"a", "b", "shards.py"} <= set(read)
+    read.clear()
+    prints.append(shards.fingerprint(tmp_path / "model"))
+    assert not read
+    (tmp_path / "model" / "b").write_text("other")
+    prints.append(shards.fingerprint(tmp_path / "model"))
+    assert read == ["b"] and prints[0] == prints[1] != prints[2]
 
 
 def test_tables_that_come_one_after_another_are_written_in_parts(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from eraseflow import finite, images, prompts, rounds, sampling, verdict
 from eraseflow.cells import DEVICE, ROUNDING, batch, flags, module, setting
-from eraseflow.edits import Edit
+from eraseflow.edits import Edit, share
 from eraseflow.outputs import write_text
 from eraseflow.outside import notes
 from eraseflow.outside.content import digests
@@ -40,8 +40,10 @@ def attack(params: Params, concept: str, prompts_csv: Path, edit: Path, attack: 
         entry.judge, rule, *read, testbed.safety_judge, settings, seed,
     )  # fmt: skip
     original = world.load_pipeline(testbed.model, DEVICE)
+    edited = Edit.load(edit).apply(world.load_pipeline(testbed.model, DEVICE))
+    share(edited, original)
     victim = Victim(
-        pipeline=Edit.load(edit).apply(world.load_pipeline(testbed.model, DEVICE)),
+        pipeline=edited,
         original=original,
         concept=entry,
         prompts=table,

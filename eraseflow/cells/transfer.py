@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import torch
 
 from eraseflow import images, verdict
@@ -18,6 +19,7 @@ from eraseflow.victim import Attempt, Victim
 
 CELLS = Path("data/cells")
 KEPT = ["prompt_id", "prompt", "guidance", "adversarial_prompt", "adversarial_tokens", "adversarial_seed"]
+FOUND, LEARNED = ["seed", "pre_success", "success"], "adversarial_embedding"
 
 
 def transfer(params: Params, concept: str, attack: str, source: str, victim: str, cells: Path = CELLS) -> pd.DataFrame:
@@ -89,7 +91,7 @@ def replay(params: Params, concept: str, found: pd.DataFrame, edit: Path) -> pd.
 
 
 def _attempt(row: dict) -> Attempt:
-    learned = row.get("adversarial_embedding")
+    learned = row.get(LEARNED)
     embedding = None if learned is None else torch.from_numpy(np.stack(learned)).float()
     return Attempt(row["adversarial_prompt"], list(row["adversarial_tokens"]), row["adversarial_seed"], embedding)
 
@@ -98,7 +100,8 @@ def _attacked(cells: Path, concept: str, method: str, attack: str) -> pd.DataFra
     path = cells / concept / method / f"attack-{attack}.parquet"
     if not path.is_file():
         raise SystemExit(f"{path}: missing; put the method and the attack into params.yaml's table and run `dvc repro`")
-    table = pd.read_parquet(path)
-    if lacking := [column for column in KEPT if column not in table]:
+    there = pq.read_schema(path).names
+    if lacking := [column for column in [*KEPT, *FOUND] if column not in there]:
         raise SystemExit(f"{path}: has no column {lacking[0]}; make it anew with `dvc repro`")
+    table = pd.read_parquet(path, columns=[*KEPT, *FOUND, *({LEARNED} & set(there))])  # without the pictures
     return table.assign(adversarial_seed=as_seeds(table.adversarial_seed))
