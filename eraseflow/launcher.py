@@ -90,9 +90,14 @@ def run(command: Sequence[str], preload: Sequence[str]) -> int:
         listener.close()
         die = functools.partial(die_with, os.getpid(), signal.SIGTERM)
         child = subprocess.Popen(command, env=environment(address), preexec_fn=die)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child has got it too, and ends in its own way
-        signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+        # Ctrl-C: the child has got it too, and ends in its own way. A later child must not inherit that it is ignored.
+        before = (
+            signal.signal(signal.SIGINT, signal.SIG_IGN),
+            signal.signal(signal.SIGTERM, lambda *_: child.terminate()),
+        )
         code = child.wait()
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+            signal.signal(number, handler)
         os.close(held)
         if server:
             server.kill()

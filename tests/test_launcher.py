@@ -328,3 +328,10 @@ def test_stages_whose_notes_are_not_right_run_first(monkeypatch, arguments, code
     monkeypatch.setattr(sys, "argv", ["eraseflow", "repro", *arguments])
     assert __main__.main() == code
     assert seen == [[sys.executable, "-m", "dvc", "repro", *given] for given in options]
+
+
+def test_a_second_run_ends_at_ctrl_c_as_the_first(interrupt):
+    """A child inherits that a signal is ignored."""
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert launcher.run(["true"], ["colorsys"]) == 0
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers

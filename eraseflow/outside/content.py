@@ -6,10 +6,11 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
 
-from eraseflow.outputs import write_text
+from eraseflow.outputs import CannotWrite, write_text
 
 KNOWN = Path(".work/hashes.json")  # hashes by resolved path, with the state of the file when it was read
 SETTLED = 2.0  # seconds: a file changed more recently could change again within one tick of its timestamps
@@ -101,4 +102,5 @@ def _known() -> dict[str, dict]:
 
 
 def _remember(fresh: dict[str, dict]) -> None:
-    write_text(json.dumps(_known() | fresh), KNOWN)
+    with suppress(CannotWrite):  # then they are read again
+        write_text(json.dumps(_known() | fresh), KNOWN)
