@@ -175,6 +175,15 @@ def test_the_files_are_the_same_with_git_and_without_whatever_the_user_ignores(t
     assert set(files.names(tmp_path)) == OURS
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a folder to another user")
+def test_the_files_of_a_project_that_belongs_to_somebody_else(tmp_path):
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    (tmp_path / "a").touch()
+    for path in (tmp_path, tmp_path / ".git"):
+        os.chown(path, 12345, 12345)
+    assert files.names(tmp_path) == ["a"]
+
+
 def test_without_git_dvc_is_told_so(tmp_path, monkeypatch):
     shutil.copytree(ROOT / ".dvc", tmp_path / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
     (tmp_path / "dvc.yaml").write_text("stages: {a: {cmd: echo 1 > a, outs: [a]}}")

@@ -96,7 +96,7 @@ def _sha256(file: Path) -> str:
 
 def _known() -> dict[str, dict]:
     try:
-        return json.loads(KNOWN.read_text())
+        return json.loads(KNOWN.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # what is lost is read again
         return {}
 

@@ -31,7 +31,7 @@ class Note:
     def changed(self) -> str | None:
         """A file whose content is not the noted one, or nothing; a note that is not there counts as an empty one."""
         try:
-            content = json.loads(self.file.read_text())
+            content = json.loads(self.file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             content = []
         noted: Digests = {}

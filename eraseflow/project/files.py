@@ -16,8 +16,8 @@ def has_git(project: Path) -> bool:
 def names(project: Path) -> list[str]:
     """Their paths below the project: those that git knows, and new ones."""
     if has_git(project) and shutil.which("git"):
-        command = ["git", "ls-files", "-co", "--exclude-per-directory=.gitignore", "-z"]
-        done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+        command = ["git", "-c", "safe.directory=*", "ls-files", "-co", "--exclude-per-directory=.gitignore", "-z"]
+        done = subprocess.run(command, cwd=project, capture_output=True, text=True, encoding="utf-8")
         if done.returncode:
             raise SystemExit(f"{' '.join(command)}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
         return [name for name in done.stdout.split("\0") if name]

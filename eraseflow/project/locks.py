@@ -44,7 +44,7 @@ def at_work() -> Iterator[None]:
     with ExitStack() as held:
         with suppress(OSError):
             WORK.mkdir(exist_ok=True)
-            fcntl.flock(held.enter_context(STAGES.open("a")), fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(held.enter_context(STAGES.open("a", encoding="utf-8")), fcntl.LOCK_SH | fcntl.LOCK_NB)
         yield
 
 
