@@ -110,8 +110,8 @@ def _text(path: Path, name: str) -> str:
 def _records(text: str, name: str, padded: bool) -> list[tuple[int, list[str]]]:
     """The header and the rows, each with the line that it begins in; blank lines are left out."""
     first = next((line for line in io.StringIO(text, newline="") if line.strip()), "")
-    fields = {mark: len(next(csv.reader([first], delimiter=mark))) for mark in DELIMITERS}
-    delimiter = max(fields, key=fields.__getitem__)  # the first of equals
+    fields = {mark: first.count(mark) for mark in DELIMITERS}
+    delimiter = max(fields, key=fields.__getitem__)  # of the header; the first of equals
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=padded)
     found, begins = [], 1
     try:

@@ -2,12 +2,14 @@
 
 import importlib
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
+from eraseflow import __main__
 from eraseflow.definitions import definition, names
 from eraseflow.params import ParamsError, load
 from eraseflow.ready import ready
@@ -392,6 +394,17 @@ def test_data_sets_that_prompt_files_need(project, monkeypatch):
     assert "testbeds.emoji.coco: is missing; prompts/emoji/kept.csv needs a folder with val2014/" in mistake(project)
     edit(project, "testbeds.emoji.coco", put("coco"))
     load(project / "params.yaml")
+
+
+def test_check_says_what_was_read_as_what(project, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(__main__, "ready", lambda _: None)
+    monkeypatch.setattr(__main__, "stale", lambda _: {})
+    monkeypatch.setattr(sys, "argv", ["eraseflow", "check"])
+    (project / INK).write_text("case_number,prompt,evaluation_seed,artist\n0,a cat,5,none\n")
+    __main__.main()
+    said, right = capsys.readouterr().out.splitlines()
+    assert said == f"{INK}: evaluation_seed read as seed; artist not used" and right.startswith("params.yaml is right")
 
 
 def test_prompt_file_as_a_spreadsheet_saves_it(project):
