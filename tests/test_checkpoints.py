@@ -286,6 +286,13 @@ def test_a_component_that_is_not_there_is_one_line(other, tmp_path):
         assert "unet: holds no weights that are read here" in fails(tmp_path / folder)
 
 
+def test_a_sampler_in_a_files_folder_is_not_the_files(other, tmp_path):
+    save_file(other.unet.state_dict(), tmp_path / "x.safetensors")
+    (tmp_path / "sampler").mkdir()
+    (tmp_path / "sampler" / "edit.json").write_text('{"kind": "sampler", "sampler": {}}')
+    holds(edit_of(tmp_path / "x.safetensors"), weights(other, "unet"))
+
+
 def test_folders_beside_a_components_are_named(other, tmp_path, capsys):
     other.unet.save_pretrained(tmp_path / "unet")
     miniature().unet.save_pretrained(tmp_path / "unet_ema")

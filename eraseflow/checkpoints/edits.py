@@ -45,7 +45,7 @@ def edit_of(pipeline, found: Found) -> Edit:
         what = "holds the base model's own weights, so that its row would be that of `original` once more"
         raise SystemExit(f"{found.folder}: {what}; name the edited ones")
     sampler = found.folder / SAMPLER_FOLDER
-    if (sampler / "edit.json").is_file():
+    if f"{SAMPLER_FOLDER}/edit.json" in found.contents.other:
         edits.append((str(sampler), Edit.load(sampler)))
     return edits[0][1] if len(edits) == 1 else compose(edits)
 

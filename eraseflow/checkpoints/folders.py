@@ -80,7 +80,7 @@ def of_folder(names: Sequence[str], where: str) -> Contents:
         raise SystemExit(f"{where}: holds several candidates, {_list([*what, *loose.values()])}; name one of them")
     if pipeline or parts:
         unread = {name.partition("/")[0] for name in names if name.endswith(SUFFIXES)} - {*COMPONENTS, *top}
-        other = tuple(name for name in BESIDE if name in names) if pipeline else ()
+        other = tuple(name for name in BESIDE if name in names)
         return Contents(tuple(parts), other=other, unread=tuple(sorted(unread)))
     if loose:
         return Contents((_part(top, where, "", None, False),))
