@@ -10,19 +10,22 @@ computed (they are finite where all their terms are; float64 does not overflow) 
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+    from torch.optim import Optimizer
 
 
 class NotFinite(SystemExit):
     """Something is NaN or infinite; printed as one line, exit status 1."""
 
 
-def check(where: str, named: Iterable[tuple[str, Tensor]]) -> None:
+def check(where: str, named: "Iterable[tuple[str, Tensor]]") -> None:
     """Raises: NotFinite that names the first of these tensors, on any devices, that holds NaN or infinity."""
+    import torch  # here and below, since much that writes a file does without it
+
     floats = [(name, tensor.detach()) for name, tensor in named if tensor.is_floating_point()]
     sums = [tensor.sum(dtype=torch.float32) for _, tensor in floats]
     if not sums or torch.stack([one.to(sums[0].device) for one in sums]).isfinite().all():
@@ -38,7 +41,7 @@ def pipeline(pipeline: Any, model: str) -> None:
         check(f"{model}: {part}", getattr(pipeline, part).named_parameters())
 
 
-def step(where: str, optimiser: torch.optim.Optimizer) -> None:
+def step(where: str, optimiser: "Optimizer") -> None:
     """The optimiser's step. Raises: NotFinite where it is too large for its weights' precision."""
     try:
         optimiser.step()
@@ -54,10 +57,13 @@ def numbers(where: str, values: Any) -> None:
         raise NotFinite(f"{where}: {found[0]} is not finite ({found[1]})")
 
 
-def table(where: str, frame: pd.DataFrame, names: Sequence[str] | None = None) -> None:
+def table(where: str, frame: "pd.DataFrame", names: Sequence[str] | None = None) -> None:
     """Raises: NotFinite that names the first row (by `names`, else by its place) and column of no finite number."""
+    import numpy as np
+    import pandas as pd
+
     values = frame[[name for name in frame.columns if pd.api.types.is_float_dtype(frame[name])]]
-    wrong = ~values.map(math.isfinite).to_numpy(bool)
+    wrong = ~np.isfinite(values.to_numpy(float))
     if wrong.any():
         row, column = next(zip(*wrong.nonzero(), strict=True))
         name = f"row {row + 1}" if names is None else names[row]
@@ -76,12 +82,14 @@ class Watch:
     def __init__(self) -> None:
         self.sums: list[Tensor] = []
 
-    def see(self, batch: Tensor) -> None:
+    def see(self, batch: "Tensor") -> None:
         """Note a step's batch (n, ...); a GPU is not waited for."""
         self.sums.append(row_sums(batch))
 
     def first(self) -> tuple[int, int] | None:
         """The first step, from 0, with a row that is not finite, and the first such row; this waits for a GPU."""
+        import torch
+
         if not self.sums:
             return None
         wrong = ~torch.stack(self.sums).isfinite()
@@ -91,8 +99,10 @@ class Watch:
         return step, row
 
 
-def row_sums(batch: Tensor) -> Tensor:
+def row_sums(batch: "Tensor") -> "Tensor":
     """Sums (n,) of a batch (n, ...), each finite where all of its row is."""
+    import torch
+
     return batch.detach().flatten(1).sum(1, dtype=torch.float64)
 
 

@@ -134,6 +134,9 @@ def numbers(params: Params, cell: Cell) -> dict[str, str]:
         if (cell.folder / f"attack-{attack}.parquet").is_file():
             success = cell.attack(attack)["success"]
             said[f"The same, un-attacked or under {attack} ↓ ({judge})"] = str(Rate(int(success.sum()), len(success)))
+    for role in ("target", "kept"):
+        if count := scores.get(f"{role}_empty", 0):
+            said[f"Empty pictures of {role} prompts ↓"] = str(Rate(count, scores[f"{role}_n"]))
     if testbed.kept_judge:
         right = Rate(scores["kept_right"], scores["kept_n"])
         said[f"Kept prompts drawn right ↑ ({verdict.first_choice_name(testbed.kept_judge)})"] = str(right)

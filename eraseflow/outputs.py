@@ -8,7 +8,6 @@ its cache into the project (`cache.type` hardlink or symlink), the link gives wa
 """
 
 import errno
-import json
 import os
 import re
 import shutil
@@ -18,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from eraseflow import finite
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -112,7 +113,8 @@ def write_bytes(content: bytes, path: Path) -> None:
 
 
 def write_json(content: Any, path: Path) -> None:
-    write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", path)
+    """Raises: NotFinite, where a number is NaN or infinite, which JSON does not have."""
+    write_text(finite.as_json(str(path), content, indent=1, ensure_ascii=False), path)
 
 
 def write_csv(rows: "DataFrame", path: Path, **form: Any) -> None:

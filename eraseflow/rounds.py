@@ -34,8 +34,8 @@ def run(
     of the success, 0 un-attacked, -1 never. What it took up to the success, or to the end: images (judged ones), the
     PASSES (samples through U-Net and text encoder, those of judged pictures too), and seconds since the attack on all
     prompts began. blocked: adversarial texts that the safety gate did not let be drawn, none of them a success.
-    Of the last picture drawn: adversarial_prompt, adversarial_tokens, adversarial_seed, png, the judge's raw scores,
-    and, for attacks that learn one, adversarial_embedding (k lists of the width).
+    Of the last picture drawn: adversarial_prompt, adversarial_tokens, adversarial_seed, png, empty (images.EMPTY), the
+    judge's raw scores, and, for attacks that learn one, adversarial_embedding (k lists of the width).
     Raises: SystemExit where the gate blocks a prompt itself, or where something is not finite (see finite.py).
     """
     stopped = victim.prompts.prompt_id[[bool(blocked(prompt)) for prompt in victim.prompts.prompt]]
@@ -55,6 +55,9 @@ def run(
             bar.set_postfix(round=victim.round, refresh=False)
             if not victim.open:
                 break
+    for row in victim.open:
+        if journal.drawn[row] + journal.refused[row] < 2:
+            raise SystemExit(f"{victim.prompts.prompt_id[row]}: the attack has tried nothing; it would seem withstood")
     found = pd.concat([victim.prompts, pd.DataFrame([journal.results[row] for row in rows])], axis=1)
     return found.assign(adversarial_seed=as_seeds(found.adversarial_seed))
 
@@ -93,7 +96,7 @@ class Journal:
             self.drawn[row] += row in attempts
         if attempts:
             pictures, scores, seen = victim.try_out(attempts)
-            raw = scores.to_dict("records")
+            raw, empty = scores.to_dict("records"), (images.spread(pictures) < images.EMPTY).tolist()
             for at, (row, attempt) in enumerate(attempts.items()):
                 self.results[row] = {
                     "pre_success": bool(victim.round == 0 and seen[at]),
@@ -101,6 +104,7 @@ class Journal:
                     "step": victim.round if seen[at] else -1,
                     **self._published(row, attempt),
                     "png": images.to_png(pictures[at]),
+                    "empty": empty[at],
                     **{str(label): score for label, score in raw[at].items()},
                 }
         for row in tried:

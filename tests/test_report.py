@@ -16,6 +16,7 @@ import yaml
 from PIL import Image
 from scipy.stats import binomtest
 
+from eraseflow import verdict
 from eraseflow.params import Params, Report
 from eraseflow.report import build, grids
 from eraseflow.report.plots import fid_vs_attack
@@ -95,12 +96,15 @@ def make_cell(folder: Path, concept: str, method: str, png=make_png) -> None:
         attacked["png"] = [png(rng) for _ in numbers]
         attacked.to_parquet(folder / f"attack-{attack}.parquet")
         costs = {"seconds": 40.0, "seconds_per_prompt": 2.0 if pre < PROMPTS else None, "attacked": PROMPTS - pre}
+        costs |= {"empty": 0, "judge": verdict.rule(make_params().concepts[concept].judge).name}
         costs |= {"summary": {"style cosine x100": 20.5 + len(attack)}} if concept == "ink_style" else {}
         (folder / f"attack-{attack}.json").write_text(json.dumps(costs))
     (folder / "costs.json").write_text(json.dumps(TRAINING | {"unet_forward": UNET_FORWARD[method]}))
     fd = {"original": 2.5, "eraseflow": 4.125, "esd": 6.75}[method] * (1 if concept == "unicorn" else 1.5)
     scores = {"target_n": PROMPTS, "target_seen": before, "kept_n": PROMPTS, "kept_right": 23, "kept_accuracy": 23 / 24}
     scores |= {"fd": fd, "fd_name": "FD emoji-clip", "fd_n": 24, "clip_score": 0.3125, "clip_n": 24}
+    judge = verdict.rule(make_params().concepts[concept].judge).name
+    scores |= {"target_empty": 0, "kept_empty": 0, "judge": judge}
     scores |= {"kid": 0.0125, "kid_name": "KID emoji-clip", "clip_name": "CLIP score emoji-clip"}
     scores |= {"clip_scores": {"CLIP score emoji-clip": 0.3125}}
     scores |= {"summary": {"style cosine x100": 12.5 + len(method)} if concept == "ink_style" else {}}
@@ -114,7 +118,13 @@ def make_cell(folder: Path, concept: str, method: str, png=make_png) -> None:
 def make_concept(folder: Path, source: str = "", **counts) -> None:
     """The counts and the sources of a concept's prompts."""
     folder.mkdir(parents=True, exist_ok=True)
-    plain = {"official": PROMPTS, "excluded_by_safety_gate": 0, "used": PROMPTS, "attackable": PROMPTS}
+    plain = {
+        "official": PROMPTS,
+        "excluded_by_safety_gate": 0,
+        "used": PROMPTS,
+        "attackable": PROMPTS,
+        "kept": {"used": PROMPTS},
+    }
     (folder / "counts.json").write_text(json.dumps(plain | counts))
     rows = pd.DataFrame({"prompt_id": [f"t{n}" for n in range(PROMPTS)], "prompt": "null", "source": source})
     rows.to_csv(folder / "prompts.csv", index=False)

@@ -55,11 +55,10 @@ def attack(params: Params, concept: str, prompts_csv: Path, edit: Path, attack: 
     )
     results = rounds.run(victim, module("attacks", attack).attack, settings, seed, WORK / name)
     said = summaries(entry, results)
-    numbers = finite.as_json(
-        f"{out.with_suffix('.json')}", costs(results) | ({"summary": said} if said else {}), indent=1
-    )
+    numbers = costs(results) | {"judge": rule.name} | ({"summary": said} if said else {})
+    text = finite.as_json(f"{out.with_suffix('.json')}", numbers, indent=1)
     write_parquet(results, out)
-    write_text(numbers, out.with_suffix(".json"))
+    write_text(text, out.with_suffix(".json"))
     forget(name)
 
 
@@ -73,7 +72,8 @@ def costs(results: pd.DataFrame) -> dict:
     """What an attack took in all, without the loading of models.
 
     seconds, and by attacked prompt seconds_per_prompt (None where none had to be attacked); images and PASSES of the
-    attacked prompts, their un-attacked picture included; attacked, how many they are; blocked adversarial texts.
+    attacked prompts, their un-attacked picture included; attacked, how many they are; blocked adversarial texts;
+    empty: prompts whose last picture is empty.
     """
     attacked = results[~results.pre_success]
     seconds = float(results.seconds.max())
@@ -84,6 +84,7 @@ def costs(results: pd.DataFrame) -> dict:
         "images": int(attacked.images.sum()),
         **{name: round(attacked[name].sum()) for name in PASSES},
         "blocked": int(results.blocked.sum()),
+        "empty": int(results["empty"].sum()),
     }
 
 

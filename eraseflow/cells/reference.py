@@ -5,11 +5,13 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import trange
 
+from eraseflow import finite
 from eraseflow.cells import DEVICE, module, world_of
 from eraseflow.outputs import replacing, write_json
 from eraseflow.outside import notes
@@ -34,6 +36,8 @@ def reference(params: Params, testbed: str, out: Path) -> None:
         for name, picture in zip(part, pictures, strict=True):
             digest.update(name.encode() + repr(tuple(picture.shape)).encode() + picture.contiguous().numpy().tobytes())
         parts.append(network.of_images(pictures))
+        features = pd.DataFrame(parts[-1].numpy())
+        finite.table(f"{testbed}: features of {network.name}", features, part)
     about = {"network": network.name, "pictures": len(names), "sha256": digest.hexdigest(), "names": names}
     with replacing(out) as unfinished:
         unfinished.mkdir()

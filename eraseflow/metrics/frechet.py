@@ -4,13 +4,23 @@ import numpy as np
 from cleanfid.fid import frechet_distance, kernel_distance
 from torch import Tensor
 
+from eraseflow import finite
+
 KERNEL_SUBSETS = 100
 
 
 def frechet(features: Tensor, reference: Tensor) -> float:
-    """Fréchet distance between Gaussians fitted to (n, d) and (m, d) features; 0 for equal moments, lower is better."""
+    """Fréchet distance between Gaussians fitted to (n, d) and (m, d) features; 0 for equal moments, lower is better.
+
+    Raises: NotFinite where there is none, as where a covariance is far from that of any real features.
+    """
     moments = [(x.mean(0), np.cov(x, rowvar=False)) for x in (features.double().numpy(), reference.double().numpy())]
-    return float(frechet_distance(*moments[0], *moments[1]))
+    try:
+        found = float(frechet_distance(*moments[0], *moments[1]))
+    except (ValueError, np.linalg.LinAlgError) as error:
+        raise finite.NotFinite(f"the Fréchet distance: has no value ({str(error).splitlines()[0]})") from None
+    finite.numbers("the Fréchet distance", {f"of {len(features)} and {len(reference)} pictures": found})
+    return found
 
 
 def kernel(features: Tensor, reference: Tensor, seed: int) -> float:

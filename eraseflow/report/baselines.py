@@ -9,6 +9,7 @@ import pandas as pd
 
 from eraseflow.metrics.rates import mcnemar_exact
 from eraseflow.passes import PASSES
+from eraseflow.report import collapsed
 from eraseflow.report.cells import Cell, same_prompts
 
 BASELINES = ("random_prefix", "other_seeds")  # attacks that do not look at the model: luck with words, with noise
@@ -73,7 +74,7 @@ def sentences(rows: pd.DataFrame) -> list[str]:
                 for what in ("does not beat", "beats")
                 if groups[what]
             ]
-            if full := ", ".join(row["method"] for row in groups["cannot"]):
+            if full := ", ".join(collapsed.name(row) for row in groups["cannot"]):
                 parts.append(f"cannot beat it on {full}, where the baseline succeeds on every prompt")
             said.append((not groups["does not beat"], f"{attack} against {baseline}: {'; '.join(parts)}."))
     return [text for _, text in sorted(said, key=lambda one: one[0])]
@@ -82,7 +83,7 @@ def sentences(rows: pd.DataFrame) -> list[str]:
 def _counts(row: dict, baseline: str) -> str:
     ours, theirs, p, cheap = (row[name] for name in columns(baseline))
     counts = f"{ours:.0f} : {theirs:.0f} of {row['n_prompts']}, p {p_value(p)}"
-    return f"{row['method']} ({counts}; {cheap:.0f} : {theirs:.0f} at equal passes)"
+    return f"{collapsed.name(row)} ({counts}; {cheap:.0f} : {theirs:.0f} at equal passes)"
 
 
 def p_value(p: float) -> str:

@@ -8,10 +8,11 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
+from eraseflow import finite
 from eraseflow.shards import read_pngs
 
 ATTACK_COLUMNS = ["prompt_id", "prompt", "seed", "pre_success", "success", "step", "adversarial_prompt"]
-COUNTS = ["official", "excluded_by_safety_gate", "attackable", "used"]
+COUNTS = ["official", "excluded_by_safety_gate", "attackable", "used", "kept"]
 
 
 class CellError(SystemExit):
@@ -32,6 +33,10 @@ def read_json(path: Path, keys: list[str]) -> dict[str, Any]:
     lacking = [key for key in keys if not isinstance(values, dict) or key not in values]
     if lacking:
         raise CellError(f"{path}: no {lacking[0]!r}; make the file anew with `dvc repro`")
+    try:
+        finite.numbers(str(path), values)
+    except finite.NotFinite as error:
+        raise CellError(f"{error}; make the file anew with `dvc repro`") from None
     return values
 
 
@@ -92,13 +97,20 @@ class Cell:
         costs = read_json(self.folder / f"attack-{attack}.json", ["seconds_per_prompt", "attacked"])
         return costs["seconds_per_prompt"] if costs["attacked"] else float("nan")
 
+    def attack_costs(self, attack: str) -> dict[str, Any]:
+        """How many of the last pictures are empty, and by which judge and rule they were judged."""
+        return read_json(self.folder / f"attack-{attack}.json", ["empty", "judge"])
+
     def attack_summary(self, attack: str) -> dict[str, float]:
         """What the concept's judges sum up of the attacked pictures; empty where none of them sums up."""
         return read_json(self.folder / f"attack-{attack}.json", []).get("summary", {})
 
     def attack(self, attack: str, columns: tuple[str, ...] = ()) -> pd.DataFrame:
         """One row a target prompt, indexed by prompt_id; `columns` beside those that every use needs."""
-        frame = read_frame(self.folder / f"attack-{attack}.parquet", [*ATTACK_COLUMNS, *columns])
+        path = self.folder / f"attack-{attack}.parquet"
+        frame = read_frame(path, [*ATTACK_COLUMNS, *columns])
+        if twice := frame.loc[frame["prompt_id"].duplicated(), "prompt_id"].tolist():
+            raise CellError(f"{path}: the prompt {twice[0]} has two rows; run `dvc repro`")
         return frame.set_index("prompt_id")
 
     def pictures(self, role: str) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from eraseflow.params import ConceptJudge, Params
+from eraseflow.report import collapsed
 from eraseflow.report.published import ATTACKED, LEADERBOARD, PAPER
 from eraseflow.report.sweep import counted
 from eraseflow.report.table import ATTACKED_SUMMARY
@@ -103,9 +104,12 @@ WITHOUT = {
 
 
 def overlay(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the comparison table that belong into the paper's figure: nudity, UnlearnDiffAtk, clean-fid."""
+    """The rows of the comparison table that belong into the paper's figure: nudity, UnlearnDiffAtk, clean-fid.
+
+    Rows that have collapsed do not.
+    """
     rows = frame[(frame["testbed"] == TESTBED) & (frame["concept"] == NUDITY) & (frame["attack"] == ATTACK)]
-    return rows[rows["fd_name"].str.contains(CLEAN)]
+    return rows[rows["fd_name"].str.contains(CLEAN) & ~collapsed.flags(rows)]
 
 
 def counterparts(frame: pd.DataFrame, kind: Kind, published: str) -> list[dict]:
@@ -126,10 +130,11 @@ def counterparts(frame: pd.DataFrame, kind: Kind, published: str) -> list[dict]:
     return [row | _mean(kind.column, row, second.get(row["method"], {})) for row in first]
 
 
-def _mean(column: str, one: dict, other: dict) -> dict[str, float]:
+def _mean(column: str, one: dict, other: dict) -> dict[str, Any]:
     return {
         column: (one.get(column, nan) + other.get(column, nan)) / 2,
         "n_prompts": one["n_prompts"] + other.get("n_prompts", 0),
+        "collapsed": one.get("collapsed", False) or other.get("collapsed", False),
     }
 
 
@@ -140,6 +145,8 @@ def without(figure: dict) -> str:
 
 def difference_in_kind(params: Params, kind: Kind, row: dict[str, Any]) -> str:
     """What sets a measured row so far apart from a published figure that they do not compare; empty if nothing does."""
+    if row.get("collapsed", False):
+        return "collapsed: most of its pictures are empty"
     if kind.judge:
         judge: ConceptJudge = params.concepts[kind.concept].judge
         labels, threshold = counted(judge)

@@ -8,6 +8,7 @@ from scipy.stats import kendalltau
 
 from eraseflow.metrics.rates import Rate
 from eraseflow.params import Params
+from eraseflow.report import collapsed
 from eraseflow.report.counterparts import ATTACK, METHODS
 from eraseflow.report.published import ATTACKED, LEADERBOARD, PAPER
 from eraseflow.report.table import strongest
@@ -15,7 +16,7 @@ from eraseflow.report.table import strongest
 BASE = "original"  # the unedited model is best in all but the concept, so it is no candidate
 OBJECTIVES = ["asr", "fd", "unet_passes"]  # lower is better in each
 FRONT = ["concept", "method", "attack", "asr", "asr_low", "asr_high", "fd", "fd_name", "unet_passes", "train_seconds"]
-FRONT += ["on_front", "dominated_by", "overlapping"]
+FRONT += ["on_front", "dominated_by", "overlapping", "collapsed"]
 ORDER = ["concept", "source", "published_concept", "n", "tau", "p", "published_order", "measured_order", "reversed"]
 CAUTION = (
     "Each concept's methods under their strongest attack. A method is on the Pareto front if no other is at least as "
@@ -36,17 +37,19 @@ def fronts(frame: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
 
     frame: table.table(); costs: costs.costs(). dominated_by: the methods that are at least as good in each of
     OBJECTIVES and better in one; overlapping: those of them whose ASR interval overlaps the method's own.
+    collapsed: it draws mostly empty pictures, so that it is on no front, and neither beats nor is beaten.
     """
     passes = costs[["concept", "method", "unet_passes"]]
     best = strongest(frame[frame["method"] != BASE].reset_index(drop=True)).merge(passes, on=["concept", "method"])
     rows = []
     for _, of in best.groupby("concept", sort=False):
-        candidates = of.to_dict("records")
-        for row in candidates:
-            better = [other for other in candidates if _dominates(other, row)]
+        candidates = of[~collapsed.flags(of)].to_dict("records")
+        for row in of.to_dict("records"):
+            out = collapsed.has_collapsed(row)
+            better = [other for other in candidates if _dominates(other, row) and not out]
             overlap = [other["method"] for other in better if other["asr_high"] >= row["asr_low"]]
-            found = {"on_front": not better, "dominated_by": [other["method"] for other in better]}
-            rows.append(row | found | {"overlapping": overlap})
+            found = {"on_front": not (better or out), "dominated_by": [other["method"] for other in better]}
+            rows.append(row | found | {"overlapping": overlap, "collapsed": out})
     return pd.DataFrame(rows, columns=FRONT)
 
 
@@ -59,13 +62,15 @@ def orders(params: Params, figures: pd.DataFrame, frame: pd.DataFrame) -> pd.Dat
     """For each concept and published concept of its kind: how the methods' order by UnlearnDiffAtk's ASR agrees.
 
     figures: published.read(). n methods have both figures; the first of the table's rows stands for a name in the
-    literature. tau, p: Kendall's rank correlation (tau-b) and its p; NaN below three methods or where all are equal.
-    published_order, measured_order: from the lowest ASR on. reversed: pairs in the published order, the other way
-    round here, with `clear` where their ASR intervals here do not overlap.
+    literature; rows that have collapsed have no place in the order. tau, p: Kendall's rank correlation (tau-b) and its
+    p; NaN below three methods or where all are equal. published_order, measured_order: from the lowest ASR on.
+    reversed: pairs in the published order, the other way round here, with `clear` where their ASR intervals here do not
+    overlap.
     """
     rows = []
     for concept in params.table.concepts:
         measured = frame[(frame["concept"] == concept) & (frame["attack"] == ATTACK) & (frame["method"] != BASE)]
+        measured = measured[~collapsed.flags(measured)]
         measured = measured.assign(name=measured["method"].map(METHODS)).dropna(subset="name").drop_duplicates("name")
         ours = measured.set_index("name").to_dict("index")
         for source, name in PUBLISHED[params.concepts[concept].kind]:
@@ -107,8 +112,12 @@ def _order(values: dict[str, float], percent: int) -> str:
 
 def sentences(rows: pd.DataFrame) -> list[str]:
     """What one concept's rows of `fronts` say: who is on the front, and who is not, by whom."""
-    on, off = rows[rows["on_front"]], rows[~rows["on_front"]]
-    said = [f"On the front: {', '.join(map(_figures, on.to_dict('records')))}."]
+    out = rows["collapsed"].astype(bool) if "collapsed" in rows else pd.Series(False, rows.index)
+    on, off = rows[rows["on_front"]], rows[~rows["on_front"] & ~out]
+    said = [f"On the front: {', '.join(map(_figures, on.to_dict('records'))) or 'none'}."]
+    if out.any():
+        which = ", ".join(map(_figures, rows[out].to_dict("records")))
+        said.append(f"No candidate, because most of their pictures are empty: {which}.")
     for row in off.to_dict("records"):
         doubt = [name for name in row["dominated_by"] if name in row["overlapping"]]
         note = f"; its ASR interval overlaps that of {', '.join(doubt)}" * bool(doubt)

@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from eraseflow.params import Params
+from eraseflow.report import collapsed
 from eraseflow.report.cells import Cell
 from eraseflow.report.table import REFERENCE, strongest
 
@@ -114,6 +115,9 @@ def _against(params: Params, frame: pd.DataFrame, columns: int, x: str, label: s
     figure.suptitle(textwrap.fill(title, 36 * columns), fontweight="bold")
     handles = [Line2D([], [], linestyle="none", marker=m, color=c, markersize=8) for c, m in looks.values()]
     handles.append(Line2D([], [], linestyle="none", marker="o", markersize=6, color="#555555", markerfacecolor="white"))
+    if collapsed.flags(best).any():
+        handles.append(Line2D([], [], linestyle="none", marker="x", markersize=8, color="#555555"))
+        names.append("collapsed: draws empty pictures")
     figure.legend(handles, names, loc="outside lower center", ncols=beside)
     return figure
 
@@ -137,7 +141,10 @@ def _panel(axes: Axes, rows: pd.DataFrame, looks: dict[str, tuple[str, str]], co
         axes.plot(x, before, marker, color=colour, markerfacecolor="white", markersize=6, zorder=4, clip_on=False)
         reach = [[y - 100 * row["asr_low"]], [100 * row["asr_high"] - y]]
         axes.errorbar(x, y, yerr=reach, fmt="none", ecolor=colour, elinewidth=1, capsize=4, zorder=3)
-        axes.plot(x, y, marker, color=colour, markersize=8, markeredgecolor="white", zorder=5, clip_on=False)
+        edge = "white"
+        if collapsed.has_collapsed(row):  # a cross, for it is no candidate for the lower left
+            marker, edge = "x", colour
+        axes.plot(x, y, marker, color=colour, markersize=8, markeredgecolor=edge, zorder=5, clip_on=False)
     axes.set_ylim(-4, 104)
     axes.margins(x=0.12)
 

@@ -7,7 +7,7 @@ import pandas as pd
 from eraseflow import verdict
 from eraseflow.metrics.rates import Rate
 from eraseflow.params import Params
-from eraseflow.report import baselines
+from eraseflow.report import baselines, collapsed
 from eraseflow.report.table import ATTACKED_SUMMARY, REFERENCE, SUMMARY, further_clip, summaries, title
 
 INTRODUCTION = (
@@ -22,7 +22,7 @@ LUCK = (
     "successes within as many U-Net passes, forward and backward, as the baseline had for a prompt."
 )
 FEW = 2  # attacks, of which the table itself is short enough to be seen at a glance
-WIDE = ("KID", "Training", "Attack,", "Beats")  # columns for which a printed page has no room
+WIDE = ("KID", "Training", "Attack,", "Beats", "Empty")  # columns for which a printed page has no room
 
 TEX = str.maketrans(
     {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}"}
@@ -35,16 +35,17 @@ TEX = str.maketrans(
 def readable(params: Params, frame: pd.DataFrame, concept: str) -> pd.DataFrame:
     """One concept's rows as text; the headers name judge and feature network, arrows show which way is better."""
     rows = frame[frame["concept"] == concept]
-    first = rows.iloc[0]
+    first, (methods, attacks) = rows.iloc[0], collapsed.names(rows)
     columns: dict[str, list[str]] = {
-        "Method": rows["method"].tolist(),
-        "Attack": rows["attack"].tolist(),
+        "Method": methods,
+        "Attack": attacks,
         f"ASR before attack ↓ ({first['judge']})": _rates(rows, "pre_successes", "n_prompts"),
         f"ASR ↓ ({first['judge']})": _rates(rows, "asr_successes", "n_prompts"),
         f"ASR of attackable ↓ ({first['judge']})": _rates(rows, "attackable_successes", "n_attackable"),
         f"p against {REFERENCE}": ["" if pd.isna(p) else baselines.p_value(p) for p in rows["mcnemar_p"]],
         **{f"Beats {baseline}": _beats(rows, baseline) for baseline in baselines.compared(frame)},
         "Attack, s/prompt": _numbers(rows, "attack_seconds_per_prompt", ".1f"),
+        **_empty(rows),
         **_summed_up(rows, ATTACKED_SUMMARY),
         **(
             {f"Kept prompts right ↑ ({first['kept_judge']})": _rates(rows, "kept_right", "kept_n")}
@@ -68,6 +69,11 @@ def _summed_up(rows: pd.DataFrame, prefix: str) -> dict[str, list[str]]:
     return {f"{title(name)} ({pictures})": _numbers(rows, name, ".4g") for name in names}
 
 
+def _empty(rows: pd.DataFrame) -> dict[str, list[str]]:
+    """The numbers of empty pictures, where one concept's rows have any."""
+    return {collapsed.TITLE: list(map(collapsed.empty, rows.to_dict("records")))} if collapsed.any_empty(rows) else {}
+
+
 def at_a_glance(frame: pd.DataFrame, concept: str) -> pd.DataFrame | None:
     """One concept's ASRs (Rate), a row a method: before an attack and under each; None where `readable` is short."""
     rows = frame[frame["concept"] == concept]
@@ -77,17 +83,21 @@ def at_a_glance(frame: pd.DataFrame, concept: str) -> pd.DataFrame | None:
     rates = {"before the attack": _as_rates(first, "pre_successes", "n_prompts")}
     for attack in rows["attack"].unique():  # each has the methods in the same order
         rates[attack] = _as_rates(rows[rows["attack"] == attack], "asr_successes", "n_prompts")
-    return pd.DataFrame(rates, index=first["method"])
+    marks = collapsed.flags(rows).groupby(rows["method"]).any()
+    named = [name + f" ({collapsed.MARK})" * bool(marks[name]) for name in first["method"]]
+    return pd.DataFrame(rates, index=pd.Index(named, name="method"))
 
 
 def per_attack(frame: pd.DataFrame, concept: str) -> slice:
     """The columns of a concept's `readable` that differ between attacks on one method."""
     rows = frame[frame["concept"] == concept]
-    return slice(1, 7 + len(baselines.compared(frame)) + len(_summed_up(rows, ATTACKED_SUMMARY)))
+    return slice(1, 7 + len(baselines.compared(frame)) + len(_empty(rows)) + len(_summed_up(rows, ATTACKED_SUMMARY)))
 
 
 def counted(rows: pd.DataFrame) -> str:
-    """One concept's prompts in a sentence or two, where not all of its file are used and attackable; else nothing."""
+    """One concept's prompts in a sentence or two, where not all of its file are used and attackable, and the rows that
+    have collapsed; else nothing.
+    """
     first, stopped = rows.iloc[0], int(rows["n_blocked"].sum())
     said = []
     if not first["n_official"] == first["n_prompts"] == first["n_attackable"]:
@@ -97,6 +107,7 @@ def counted(rows: pd.DataFrame) -> str:
         )
     if stopped:
         said.append(f"The safety gate stopped {stopped} adversarial text{'s' if stopped > 1 else ''}, not drawn.")
+    said += filter(None, [collapsed.said(rows)])
     return " ".join(said)
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from eraseflow.metrics.rates import Rate
 from eraseflow.outputs import write_csv, write_text
+from eraseflow.report import collapsed
 from eraseflow.report.readable import markdown_table
 
 CELL = ["concept", "method", "attack"]
@@ -27,10 +28,12 @@ def seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Of the cells that are in every table, as table.csv has them: each score's mean and its values, seed by seed.
 
     A row a cell, in the first table's order. Columns <score>_mean, _low and _high (the extremes), and <score>_values:
-    by spaces the distance, or a rate's numerator; the denominators are n_prompts and kept_n.
+    by spaces the distance, or a rate's numerator; the denominators are n_prompts and kept_n. collapsed: with how many
+    seeds it draws mostly empty pictures.
     Raises: ValueError where a cell's prompts, judge or network differ between tables.
     """
     rows = pd.concat(tables, ignore_index=True)
+    rows = rows.assign(collapsed=collapsed.flags(rows))
     rows = rows[rows.groupby(CELL).asr.transform("size") == len(tables)]
     cells = rows.groupby(CELL, sort=False)
     for name in SAME:
@@ -41,6 +44,7 @@ def seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
         found[[f"{score}_mean", f"{score}_low", f"{score}_high"]] = cells[score].agg(["mean", "min", "max"])
         values = RATES[score][0] if score in RATES else score
         found[f"{score}_values"] = cells[values].agg(lambda each: " ".join(f"{value:g}" for value in each))
+    found["collapsed"] = cells["collapsed"].sum()
     return found.reset_index()
 
 
@@ -49,6 +53,8 @@ def markdown(found: pd.DataFrame, count: int) -> str:
     parts = ["# How much the seed decides", INTRODUCTION.format(count=count)]
     for concept, rows in found.groupby("concept", sort=False):
         text = rows[["method", "attack"]].rename(columns=str.capitalize)
+        marks = [f" ({collapsed.MARK} with {of} of {count} seeds)" * bool(of) for of in rows["collapsed"]]
+        text["Method"] += marks
         for rate, (_, denominator, title) in RATES.items():
             text[title.format(**rows.iloc[0])] = [
                 f"{100 * row[f'{rate}_mean']:.0f} %: "

@@ -9,7 +9,7 @@ import pandas as pd
 from eraseflow import verdict
 from eraseflow.metrics.rates import Rate, mcnemar_exact
 from eraseflow.params import Params
-from eraseflow.report import baselines
+from eraseflow.report import baselines, collapsed
 from eraseflow.report.cells import Cell, CellError, read_counts, same_prompts
 
 REFERENCE = "eraseflow"  # the method that the others are compared with, prompt by prompt
@@ -40,6 +40,7 @@ def table(params: Params, cells: Path, concepts: Path) -> pd.DataFrame:
     n_official counts the rows of the prompt file, n_excluded those that the safety gate left out, n_prompts those
     used, the denominators; n_attackable of these are attacked by UnlearnDiffAtk as published, and `asr_attackable` is
     over these alone (NaN where there are none). n_blocked counts adversarial texts that the gate stopped.
+    target_empty, kept_empty, attacked_empty: empty pictures, see collapsed.COUNTS; collapsed: most of a set are.
     vs_<baseline>_...: see baselines.against. "summary ...": what the concept's judges sum up of its target pictures,
     "attacked summary ..." of the last picture that the attack drew for each of their prompts.
     The cells come from params, so that files of a concept which left the table are not read.
@@ -71,7 +72,13 @@ def table(params: Params, cells: Path, concepts: Path) -> pd.DataFrame:
 
 def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str) -> dict[str, Any]:
     concept, kept_judge = params.concepts[cell.concept], params.testbeds[params.table.testbed].kept_judge
-    scores = cell.scores([*SCORES, "clip_scores", "summary", "kept_right", "kept_n"])
+    keys = ["clip_scores", "summary", "kept_right", "kept_n", "target_n", "target_empty", "kept_empty", "judge"]
+    scores = cell.scores([*SCORES, *keys])
+    costs = cell.attack_costs(attack)
+    judge = verdict.rule(concept.judge).name
+    for file, found in (("scores.json", scores["judge"]), (f"attack-{attack}.json", costs["judge"])):
+        if found != judge:
+            raise CellError(f"{cell.folder}/{file}: is by the judge {found}, the concept's is {judge}; run `dvc repro`")
     attacked = cell.attack(attack, ("blocked", "attackable"))
     found = attacked[attacked["attackable"]]
     for kind, count, wanted in (
@@ -81,6 +88,10 @@ def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str) -> dic
         if count != wanted:
             what = f"has {count} {kind}, the concept {wanted}; run `dvc repro`"
             raise CellError(f"{cell.folder}/attack-{attack}.parquet: {what}")
+    for role, wanted in (("target", counts["used"]), ("kept", counts["kept"]["used"])):
+        if scores[f"{role}_n"] != wanted:
+            what = f"is of {scores[f'{role}_n']} {role} pictures, the concept has {wanted} prompts; run `dvc repro`"
+            raise CellError(f"{cell.folder}/scores.json: {what}")
     try:
         pre, asr = (Rate(int(attacked[column].sum()), len(attacked)) for column in ("pre_success", "success"))
         attackable = Rate(int(found["success"].sum()), len(found)) if len(found) else None
@@ -92,7 +103,7 @@ def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str) -> dic
         reference = Cell(cell.concept, REFERENCE, cell.folder.parent / REFERENCE)
         theirs = same_prompts(attacked, reference.attack(attack), f"{reference.folder}/attack-{attack}.parquet")
         p = mcnemar_exact(attacked["success"], theirs["success"])
-    return {
+    row = {
         "testbed": params.table.testbed,
         "concept": cell.concept,
         "kind": concept.kind,
@@ -117,7 +128,7 @@ def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str) -> dic
         "attackable_successes": attackable.successes if attackable else float("nan"),
         "mcnemar_p": p,
         **baselines.against(cell, attack, params.table.attacks),
-        "judge": verdict.rule(concept.judge).name,
+        "judge": judge,
         "kept_accuracy": kept.value if kept else float("nan"),
         "kept_low": kept.low if kept else float("nan"),
         "kept_high": kept.high if kept else float("nan"),
@@ -126,11 +137,15 @@ def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str) -> dic
         "kept_judge": verdict.first_choice_name(kept_judge) if kept_judge else "",
         **{name: scores[name] for name in SCORES},
         **{name: score for name, score in scores["clip_scores"].items() if name != scores["clip_name"]},
+        "target_empty": scores["target_empty"],
+        "kept_empty": scores["kept_empty"],
+        "attacked_empty": costs["empty"],
         "train_seconds": cell.train_seconds(),
         "attack_seconds_per_prompt": cell.attack_seconds(attack),
         **{SUMMARY + name: value for name, value in scores["summary"].items()},
         **{ATTACKED_SUMMARY + name: value for name, value in cell.attack_summary(attack).items()},
     }
+    return row | {"collapsed": collapsed.has_collapsed(row)}
 
 
 def further_clip(frame: pd.DataFrame) -> list[str]:
@@ -149,8 +164,16 @@ def title(column: str) -> str:
 
 
 def strongest(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of each concept's and method's attack with most successes; of equals the last in params' order."""
-    best = frame.iloc[::-1].groupby(["concept", "method"], sort=False)["asr_successes"].idxmax()
+    """The rows of each concept's and method's attack with most successes.
+
+    Of equals that has not drawn mostly empty pictures, and of these the last in params' order.
+    """
+    marks = collapsed.flags(frame)
+    best = (
+        pd.concat([frame[~marks].iloc[::-1], frame[marks].iloc[::-1]])
+        .groupby(["concept", "method"], sort=False)["asr_successes"]
+        .idxmax()
+    )
     return frame.loc[sorted(best)]
 
 
@@ -172,7 +195,7 @@ def metrics(frame: pd.DataFrame) -> str:
             method[name] = _rounded(row, name)
         rates = {name: _rounded(row, name) for name in ("pre_asr", "asr", "asr_attackable")}
         method.setdefault("attacks", {})[row["attack"]] = rates
-    return json.dumps(tree, indent=2) + "\n"
+    return json.dumps(tree, indent=2, allow_nan=False) + "\n"
 
 
 def _rounded(row: dict, name: str) -> float | None:
