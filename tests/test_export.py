@@ -51,7 +51,7 @@ def score(concept: str, cell: Path, **change) -> None:
     attack = attack.assign(pre_success=False, success=[row < 9 for row in range(36)], step=1, adversarial_prompt="x")
     attack.to_parquet(cell / "attack-unlearndiffatk.parquet")
     (export.CONCEPTS / concept).mkdir(parents=True, exist_ok=True)
-    counts = {"official": 40, "excluded_by_safety_gate": 4, "attackable": 36, "used": 36}
+    counts = {"official": 40, "excluded_by_safety_gate": 4, "attackable": 36, "used": 36, "kept": {"used": 144}}
     (export.CONCEPTS / concept / "counts.json").write_text(json.dumps(counts))
 
 

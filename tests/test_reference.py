@@ -10,6 +10,7 @@ import torch
 from eraseflow import images, params
 from eraseflow.cells import reference, score
 from eraseflow.definitions import definition
+from eraseflow.judges import emoji_classifier
 from eraseflow.metrics import emoji_clip
 from eraseflow.metrics.frechet import frechet, kernel
 from eraseflow.testbeds import emoji
@@ -128,3 +129,64 @@ def test_every_clip_network_scores_and_kept_prompts_need_no_judge(project, made,
 
 def test_the_emoji_testbed_needs_nothing(project):
     assert definition("testbeds", "emoji", "ready")(project.testbeds["emoji"], "") is None
+
+
+@pytest.mark.parametrize(
+    ("place", "spoil", "message"),
+    [
+        ("judge", lambda scores: scores.mask(scores.index == 1), "emoji_classifier: target-0001: object/"),
+        ("judge", lambda scores: scores.iloc[:-1], "has 5 rows for 6 pictures, expected one for each"),
+        ("features", lambda found: found * float("nan"), "features of emoji-clip: kept-0006: 0 is not finite (nan)"),
+        ("features", lambda found: found * float("inf"), "features of emoji-clip: kept-0006: "),
+        (
+            "similarity",
+            lambda found: found.where(found.cumsum(0) > 100, np.nan),
+            "similarity by emoji_clip: kept-0006: 0 ",
+        ),
+    ],
+)
+def test_a_score_that_is_no_number_stops_in_one_line(
+    project, made, samples, tmp_path, monkeypatch, place, spoil, message
+):
+    if place == "judge":
+        load = emoji_classifier.load
+        monkeypatch.setattr(emoji_classifier, "load", lambda *_: lambda pictures: spoil(load()(pictures)))
+    elif place == "features":
+        of_images = emoji_clip.Features.of_images
+        monkeypatch.setattr(emoji_clip.Features, "of_images", lambda self, pictures: spoil(of_images(self, pictures)))
+    else:
+        own = emoji_clip.similarity
+        monkeypatch.setattr(emoji_clip, "similarity", lambda *arguments: spoil(own(*arguments)))
+    with pytest.raises(SystemExit) as stop:
+        score.score(project, "unicorn", samples, made, tmp_path / "judged.parquet", tmp_path / "scores.json")
+    assert message in str(stop.value) and "\n" not in str(stop.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_judge_that_finds_all_pictures_alike_is_refused(project, monkeypatch):
+    load = emoji_classifier.load
+    monkeypatch.setattr(emoji_classifier, "load", lambda *_: lambda pictures: load()(pictures * 0))
+    pictures = torch.randint(256, (8, 3, 32, 32), dtype=torch.uint8)
+    names, flag = [f"target-{row}" for row in range(8)], lambda part: pd.DataFrame(index=range(len(part)))
+    message = "emoji_classifier: gives the same scores to 8 different pictures"
+    with pytest.raises(SystemExit, match=message):
+        score.judge(project.concepts["unicorn"], flag, [pictures], names)
+    score.judge(project.concepts["unicorn"], flag, [pictures[:1].expand(8, -1, -1, -1)], names)  # these are alike
+
+
+def test_features_without_a_distance_are_one_line():
+    """A single picture has no covariance."""
+    features = torch.randn(9, 4)
+    with pytest.raises(SystemExit, match=r"^the Fréchet distance: "):
+        frechet(features[:1], features)
+
+
+def test_empty_pictures_are_counted(project, made, samples, tmp_path):
+    rows = pd.read_parquet(samples)
+    black = images.to_png(torch.zeros(3, 32, 32, dtype=torch.uint8))
+    rows.loc[[0, 6, 7], "png"] = pd.Series([black] * 3, [0, 6, 7], dtype=object)
+    rows.to_parquet(tmp_path / "samples.parquet")
+    paths = tmp_path / "samples.parquet", made, tmp_path / "judged.parquet", tmp_path / "scores.json"
+    score.score(project, "unicorn", *paths)
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert (scores["target_empty"], scores["kept_empty"], scores["judge"]) == (1, 2, "emoji_classifier top-1")

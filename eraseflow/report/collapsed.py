@@ -21,7 +21,7 @@ MARK = "collapsed"
 
 def has_collapsed(row: Mapping[Any, Any], counts: tuple[str, ...] = tuple(COUNTS)) -> bool:
     """Whether more than half of one of these sets of a row's pictures are empty; False where they are not counted."""
-    return any(2 * _number(row.get(name)) > row[COUNTS[name][0]] for name in counts)
+    return any((count := _number(row.get(name))) and 2 * count > row[COUNTS[name][0]] for name in counts)
 
 
 def flags(frame: pd.DataFrame) -> pd.Series:

@@ -72,7 +72,7 @@ def table(params: Params, cells: Path, concepts: Path) -> pd.DataFrame:
 
 def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str) -> dict[str, Any]:
     concept, kept_judge = params.concepts[cell.concept], params.testbeds[params.table.testbed].kept_judge
-    keys = ["clip_scores", "summary", "kept_right", "kept_n", "target_n", "target_empty", "kept_empty", "judge"]
+    keys = ["clip_scores", "summary", "kept_right", "kept_n", "target_n", "judge", *collapsed.UNATTACKED]
     scores = cell.scores([*SCORES, *keys])
     costs = cell.attack_costs(attack)
     judge = verdict.rule(concept.judge).name
@@ -103,7 +103,8 @@ def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str) -> dic
         reference = Cell(cell.concept, REFERENCE, cell.folder.parent / REFERENCE)
         theirs = same_prompts(attacked, reference.attack(attack), f"{reference.folder}/attack-{attack}.parquet")
         p = mcnemar_exact(attacked["success"], theirs["success"])
-    row = {
+    empty = {name: scores[name] for name in collapsed.UNATTACKED} | {"attacked_empty": costs["empty"]}
+    return {
         "testbed": params.table.testbed,
         "concept": cell.concept,
         "kind": concept.kind,
@@ -137,15 +138,13 @@ def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str) -> dic
         "kept_judge": verdict.first_choice_name(kept_judge) if kept_judge else "",
         **{name: scores[name] for name in SCORES},
         **{name: score for name, score in scores["clip_scores"].items() if name != scores["clip_name"]},
-        "target_empty": scores["target_empty"],
-        "kept_empty": scores["kept_empty"],
-        "attacked_empty": costs["empty"],
+        **empty,
+        "collapsed": collapsed.has_collapsed({"n_prompts": asr.n, "kept_n": scores["kept_n"]} | empty),
         "train_seconds": cell.train_seconds(),
         "attack_seconds_per_prompt": cell.attack_seconds(attack),
         **{SUMMARY + name: value for name, value in scores["summary"].items()},
         **{ATTACKED_SUMMARY + name: value for name, value in cell.attack_summary(attack).items()},
     }
-    return row | {"collapsed": collapsed.has_collapsed(row)}
 
 
 def further_clip(frame: pd.DataFrame) -> list[str]:
