@@ -25,7 +25,7 @@ def definition(family: str, module: str, name: str, default: Any = _REQUIRED) ->
 
     Executed alone, with just the imports and constants that it uses: torch and diffusers with the rest would take ten
     seconds. The module is imported after all where the definition needs more of it.
-    Raises: ParamsError where it is missing and has no default.
+    Raises: ParamsError where it is missing and has no default, or the module is broken.
     """
     spec = importlib.util.find_spec(f"eraseflow.{family}.{module}")
     assert spec and spec.origin
@@ -35,9 +35,16 @@ def definition(family: str, module: str, name: str, default: Any = _REQUIRED) ->
     space: dict[str, Any] = {"__name__": spec.name}
     try:
         exec(compile(ast.Module(needed, []), spec.origin, "exec"), space)
-        return space[name]
-    except (NameError, KeyError):
+        if name in space:
+            return space[name]
+    except NameError:  # it uses what a loop or a condition of the module binds
+        pass
+    except Exception as error:
+        raise ParamsError(f"{spec.origin}: cannot be read: {type(error).__name__}: {error}") from None
+    try:
         whole = importlib.import_module(spec.name)
+    except Exception as error:
+        raise ParamsError(f"{spec.origin}: cannot be imported: {type(error).__name__}: {error}") from None
     if not hasattr(whole, name):
         raise ParamsError(f"{spec.origin}: defines no {name}")
     return getattr(whole, name)
@@ -50,7 +57,17 @@ def defines(family: str, module: str, name: str) -> bool:
 
 
 def _top(path: str) -> list[ast.stmt]:
-    return ast.parse(Path(path).read_text(encoding="utf-8")).body
+    return _parsed(path, Path(path).stat().st_mtime_ns)
+
+
+@cache
+def _parsed(path: str, changed: int) -> list[ast.stmt]:
+    try:
+        return ast.parse(Path(path).read_bytes()).body
+    except SyntaxError as error:
+        raise ParamsError(f"{path}: line {error.lineno}: is not Python: {error.msg}") from None
+    except ValueError as error:
+        raise ParamsError(f"{path}: is not Python: {error}") from None
 
 
 def _needed(top: list[ast.stmt], name: str) -> list[ast.stmt]:

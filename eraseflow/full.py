@@ -9,10 +9,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from eraseflow.checks import check_table
 from eraseflow.mistakes import nearest
 from eraseflow.outputs import heal
 from eraseflow.params import Params, Table
-from eraseflow.params_check import check_table
 from eraseflow.project import locks
 from eraseflow.ready import ready
 from eraseflow.work_copy import run_tables

@@ -3,22 +3,43 @@
 import difflib
 import re
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+LONGEST = 500  # signs of a message; what is quoted in it may be longer
+
 
 class ParamsError(SystemExit):
     """A mistake in params.yaml or in a file it names; printed as one line, exit status 1."""
+
+    def __init__(self, text: str) -> None:
+        line = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+        super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[5 - LONGEST // 2 :]}")
+
+
+def check_known(name: str, known: Iterable[str], where: str, what: str) -> None:
+    """Raises: ParamsError unless a name at `where` in params.yaml is one of the known, with the nearest of these."""
+    known = list(known)
+    if name not in known:
+        raise ParamsError(f"params.yaml: {where}: {name!r} is no {what}{nearest(name, known)}")
+
+
+def check_once(names: Sequence[str], where: str) -> None:
+    """Raises: ParamsError where a list at `where` in params.yaml names something twice, but for capitals."""
+    for at, name in enumerate(names):
+        for other in names[:at]:
+            if name.casefold() == other.casefold():
+                raise ParamsError(f"params.yaml: {where}: {name!r} appears twice{f', as {other!r}' * (name != other)}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a message: the known name nearest to a wrong one, or the first known ones where none is near."""
     known = list(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name[:100], known, n=1, cutoff=0.5)
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; expected one of {', '.join(known[:8] + ['...'] * (len(known) > 8))}" if known else ""
@@ -30,10 +51,19 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "expected a name as a key", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} appears twice", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, OverflowError) as error:  # the 30th of February, an integer of 5,000 digits
+            what = f"{reprlib.repr(node.value)} is no value ({error})"
+            raise yaml.constructor.ConstructorError(None, None, what, node.start_mark) from None
 
 
 # YAML 1.1 also knows 0x7, 010 (eight), 1_0, +7 and 1:30 (ninety); here these stay text, which no number may be.
@@ -58,6 +88,8 @@ def read_yaml(path: Path) -> dict:
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise ParamsError(f"{path}: {line}is not YAML: {error.problem}") from None
+    except RecursionError:
+        raise ParamsError(f"{path}: its blocks are nested too deeply, or in themselves") from None
     except yaml.YAMLError as error:
         raise ParamsError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):

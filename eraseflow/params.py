@@ -1,17 +1,44 @@
-"""The models of params.yaml and its only reader; see params_check.py for what one block says about another."""
+"""The models of params.yaml and its only reader; see `checks` for what one block says about another."""
 
 import importlib
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from eraseflow.checks import check_names, check_table
+from eraseflow.checks.fields import (
+    Also,
+    Anchor,
+    Bound,
+    Context,
+    Count,
+    FreeTokens,
+    Guidance,
+    LearningRate,
+    LossScale,
+    Name,
+    Place,
+    PrefixTokens,
+    Rank,
+    Row,
+    Scale,
+    Seed,
+    Steps,
+    Text,
+    Words,
+    check_steps,
+)
+from eraseflow.checks.words import check_wording
+from eraseflow.emoji.vocabulary import NAMES, STYLES
 from eraseflow.mistakes import ParamsError, read, read_yaml
-from eraseflow.params_check import check_names, check_table
 from eraseflow.prompt_files import I2P_PLACES
 
-__all__ = ["Block", "Concept", "ErasingSettings", "Method", "Params", "ParamsError", "Testbed", "load"]
+__all__ = [
+    "Block", "Bound", "Concept", "Count", "ErasingSettings", "FreeTokens", "Guidance", "LearningRate", "LossScale",
+    "Method", "Params", "ParamsError", "PrefixTokens", "Rank", "Scale", "Seed", "Steps", "Testbed", "load",
+]  # fmt: skip
 
 
 class Block(BaseModel):
@@ -20,34 +47,13 @@ class Block(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-def _plain(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_]+", name):  # it becomes a folder and part of a stage's name
-        raise ValueError(f"a name may have only letters, digits and underscores, found {name!r}")
-    return name
-
-
-def _row(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_]+(\+[A-Za-z0-9_]+)*", name):
-        raise ValueError(f"a method's name may have only letters, digits, underscores and a + between, found {name!r}")
-    return name
-
-
-def _not_blank(text: str) -> str:
-    if not text.strip():
-        raise ValueError("is blank")
-    return text
-
-
 def _i2p(text: str) -> str:
     if not text.endswith(".csv") and not re.fullmatch(r"datasets/[\w.-]+/[\w.-]+@[0-9a-f]{40}", text):
         raise ValueError(f"expected {I2P_PLACES}, found {text!r}")
     return text
 
 
-Name = Annotated[str, AfterValidator(_plain)]
-Row = Annotated[str, AfterValidator(_row)]
-Text = Annotated[str, AfterValidator(_not_blank)]
-I2P = Annotated[str, AfterValidator(_i2p)]
+I2P = Annotated[Place, AfterValidator(_i2p)]
 
 
 class Table(Block):
@@ -56,54 +62,62 @@ class Table(Block):
     methods: list[Row] = Field(min_length=1)
     attacks: list[Name] = Field(min_length=1)
     transfer: list[Name] = []
-    seed: int = Field(ge=0)
+    seed: Seed
 
 
 class SamplingSettings(Block):
     solver: Literal["ddim", "dpmsolver++"]
-    steps: int = Field(ge=1, le=1000)  # these models have 1,000 timesteps
-    guidance_scale: float = Field(ge=1)
+    steps: int = Field(ge=1)
+    guidance_scale: Guidance
+
+    @model_validator(mode="after")
+    def _can_be_done(self) -> "SamplingSettings":
+        check_steps(self.steps, last=int(self.solver == "dpmsolver++"))
+        return self
 
 
 class ErasingSettings(Block):
     """What ESD and the methods that train at its latents have in common; see erasing_goal.py."""
 
-    iterations: PositiveInt
-    batch_size: PositiveInt
-    learning_rate: float = Field(gt=0)
-    negative_guidance: float = Field(gt=0)
-    num_steps: int = Field(ge=1, le=1000)
-    guidance_scale: float = Field(ge=1)
+    iterations: Count
+    batch_size: Count
+    learning_rate: LearningRate
+    negative_guidance: float = Field(ge=0.01, le=100)
+    num_steps: Steps
+    guidance_scale: Guidance
 
 
 class Testbed(Block):
-    model: Text
-    kept: Text
+    model: Place
+    kept: Place
     kept_judge: Name | None = None
     features: Name
     clip: list[Name] = Field(min_length=1)
-    coco: Text | None = None
+    coco: Place | None = None
     i2p: I2P | None = None
     sampling: SamplingSettings
     safety_judge: "ConceptJudge | None" = None
 
 
+PictureBatch = Annotated[int, Field(ge=2, le=len(NAMES) * len(STYLES))]  # drawn without replacement
+
+
 class BaseTraining(Block):
-    seed: int = Field(ge=0)
-    latent_channels: PositiveInt
-    text_encoder_steps: PositiveInt
-    text_encoder_batch: PositiveInt
-    autoencoder_steps: PositiveInt
-    autoencoder_batch: PositiveInt
-    unet_steps: PositiveInt
-    unet_batch: PositiveInt
+    seed: Seed
+    latent_channels: int = Field(ge=1, le=64)
+    text_encoder_steps: Count
+    text_encoder_batch: PictureBatch
+    autoencoder_steps: Count
+    autoencoder_batch: PictureBatch
+    unet_steps: Count
+    unet_batch: PictureBatch
 
 
 class JudgeTraining(Block):
-    seed: int = Field(ge=0)
-    classifier_steps: PositiveInt
-    image_text_steps: PositiveInt
-    batch: PositiveInt
+    seed: Seed
+    classifier_steps: Count
+    image_text_steps: Count
+    batch: PictureBatch
 
 
 class EmojiTraining(Block):
@@ -126,9 +140,9 @@ class ConceptJudge(Block):
     counts: list[str] = Field(default=[], min_length=1)
     threshold: float | None = Field(default=None, gt=0, le=1)
     protocol: Text | None = None
-    questions: Text | None = None
-    references: Text | None = None
-    source: Text | None = None
+    questions: Place | None = None
+    references: Place | None = None
+    source: Place | None = None
 
     @model_validator(mode="after")
     def _one_rule(self) -> "ConceptJudge":
@@ -147,38 +161,45 @@ Testbed.model_rebuild()  # now that its safety judge's class is known
 class Kept(Block):
     without: list[str]
     neighbours: list[str]
-    count: PositiveInt
+    count: int = Field(ge=2, le=1_000_000)  # of one picture there is no Fréchet distance
 
 
 class Concept(Block):
     testbed: Name
     kind: Kind
-    target: Text
-    anchor: str
-    also: dict[Text, str] = {}
-    contexts: list[Text] = Field(default=["{}"], min_length=1)
-    prompts: Text
-    preserve: list[str]
+    target: Words
+    anchor: Anchor
+    also: Also = {}
+    contexts: list[Context] = Field(default=["{}"], min_length=1)
+    prompts: Place
+    preserve: list[Words]
     judge: ConceptJudge
     kept: Kept
     scored_by: list[Name] = []
 
     @model_validator(mode="after")
     def _differ(self) -> "Concept":
-        if self.target.strip().lower() == self.anchor.strip().lower():
-            raise ValueError(f"target and anchor must differ, found {self.target!r} for both")
+        check_wording(self)
         return self
 
     @property
     def name(self) -> str:
-        """That of its prompt file, which must be its key in params.yaml (params_check.py sees to it)."""
+        """That of its prompt file, which must be its key in params.yaml (`checks` sees to it)."""
         return Path(self.prompts).stem
+
+    @property
+    def anchors(self) -> dict[str, str]:
+        """Each target and its anchor, the concept's own first."""
+        return {self.target: self.anchor} | self.also
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
         """What methods train on: each target and its anchor, in each context."""
-        anchors = {self.target: self.anchor} | self.also
-        return [(c.format(word).strip(), c.format(anchors[word]).strip()) for word in anchors for c in self.contexts]
+        return [
+            (c.format(word).strip(), c.format(anchor).strip())
+            for word, anchor in self.anchors.items()
+            for c in self.contexts
+        ]
 
 
 class Report(Block):

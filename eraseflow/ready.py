@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eraseflow import environment, prompt_files
+from eraseflow.checks import check_with_model
 from eraseflow.definitions import definition
 from eraseflow.mistakes import read
 from eraseflow.params import Params, of_kind
 from eraseflow.project import links
+
+CONFIGS = ["tokenizer/*", "*/config.json"]
 
 
 def ready(params: Params, names: Sequence[str] | None = None) -> None:
@@ -25,6 +28,10 @@ def ready(params: Params, names: Sequence[str] | None = None) -> None:
     table = params.table
     testbed = params.testbeds[table.testbed]
     definition("testbeds", table.testbed, "ready")(testbed, device)
+    if "@" in testbed.model:
+        from eraseflow import hub
+
+        check_with_model(params, Path(), hub.snapshot(testbed.model, CONFIGS))
     names = table.concepts if names is None else names
     concepts = [params.concepts[name] for name in names]
     if any("sha256" in prompt_files.header(Path(), concept.prompts) for concept in concepts):

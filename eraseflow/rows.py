@@ -15,7 +15,7 @@ from eraseflow.params import Params
 
 ROOT = Path(__file__).parent.parent
 # These, with the modules below them, check, fetch and write, and decide no number.
-READERS = {f"eraseflow.{name}" for name in ("params", "params_check", "mistakes", "hub", "outputs", "outside")}
+READERS = {f"eraseflow.{name}" for name in ("params", "checks", "mistakes", "hub", "outputs", "outside")}
 
 
 def write(params: Params, out: Path) -> None:

@@ -12,9 +12,9 @@ from conftest import miniature
 from test_rounds import make_victim
 
 from eraseflow import rounds, verdict
+from eraseflow.checks import check_names
 from eraseflow.edits import Edit
 from eraseflow.params import Params, load
-from eraseflow.params_check import check_names
 from eraseflow.sampling import embed
 
 ROOT = Path(__file__).parent.parent

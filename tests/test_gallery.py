@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from test_report import METHODS, inputs, make_params, report, run  # noqa: F401  (fixtures)
 
+from eraseflow.checks import check_table
 from eraseflow.params import Params, ParamsError
-from eraseflow.params_check import check_table
 from eraseflow.report import gallery, grids, transfer
 from eraseflow.report.cells import Cell
 

@@ -96,7 +96,7 @@ def test_the_projects_own_file_is_right(monkeypatch):
         ("concepts.unicorn.kind", put("styel"), "concepts.unicorn.kind", "'style', 'fine_grained' or 'category'"),
         ("concepts.unicorn.target", put(" "), "concepts.unicorn.target", "blank"),
         ("concepts.unicorn.anchor", put("Unicorn "), "concepts.unicorn", "target and anchor must differ"),
-        ("concepts.unicorn.kept.count", put(-5), "concepts.unicorn.kept.count", "greater than 0, found -5"),
+        ("concepts.unicorn.kept.count", put(-5), "concepts.unicorn.kept.count", "greater than or equal to 2, found -5"),
         ("concepts.unicorn.preserve", put(["horse", 7]), "concepts.unicorn.preserve.1", "string, found 7"),
         ("methods.esd.emoji.learning_rate", put("1e-5"), "methods.esd.emoji.learning_rate", "write 1.0e-5"),
         ("methods.esd.emoji.learning_rate", put(float("nan")), "methods.esd.emoji.learning_rate", "found nan"),
@@ -285,18 +285,17 @@ def test_kept_prompts_need_a_judge_with_first_choices(project):
 
 def test_right_rules_are_read(project):
     edit(project, "concepts.unicorn.judge", judged("nudenet", protocol="eraseflow_0.6"))
-    edit(project, "concepts.unicorn.scored_by", put(["imagenet_objects"]))
+    edit(project, "concepts.nudity.scored_by", put(["imagenet_objects"]))
     edit(project, "concepts.weapon.judge", judged("nudenet", counts=["body/FACE_MALE"], threshold=1))
     load(project / "params.yaml")
 
 
 def test_concept_of_another_testbed(project):
     raw = yaml.safe_load((project / "params.yaml").read_text())
-    raw["testbeds"]["other"] = raw["testbeds"]["emoji"]
-    raw["concepts"]["unicorn"]["testbed"] = "other"
+    raw["table"]["concepts"] = ["unicorn", "church"]
     (project / "params.yaml").write_text(yaml.safe_dump(raw))
     line = mistake(project)
-    assert "table.concepts: 'unicorn' is a concept of testbed 'other', the table is of 'emoji'" in line
+    assert "table.concepts: 'church' is a concept of testbed 'sd14', the table is of 'emoji'" in line
 
 
 @pytest.mark.parametrize(

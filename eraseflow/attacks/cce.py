@@ -14,21 +14,20 @@ Unlike the authors' program: the pictures' captions in training are their prompt
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from eraseflow import finite
-from eraseflow.params import Block
+from eraseflow.params import Block, Count, LearningRate, PrefixTokens
 from eraseflow.soft_prompts import encoder_input
 from eraseflow.victim import PLACEHOLDER, Attempt, Search, Victim
 
 
 class Settings(Block):
-    vectors: PositiveInt
-    rounds: PositiveInt
-    iterations: PositiveInt
-    batch_size: PositiveInt
-    learning_rate: float = Field(gt=0)
+    vectors: PrefixTokens
+    rounds: Count
+    iterations: Count
+    batch_size: Count
+    learning_rate: LearningRate
 
 
 def attack(victim: Victim, settings: Settings, seed: int) -> Search:

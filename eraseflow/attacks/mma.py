@@ -19,22 +19,21 @@ import re
 
 import numpy as np
 import torch
-from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from eraseflow.params import Block, Concept
+from eraseflow.params import Block, Concept, Count, FreeTokens
 from eraseflow.soft_prompts import encoder_input
 from eraseflow.victim import Search, Victim
 from eraseflow.vocabulary import prefixed_ids, written_tokens
 
 
 class Settings(Block):
-    tokens: PositiveInt
-    rounds: PositiveInt
-    steps: PositiveInt
-    candidates: PositiveInt
-    top_k: PositiveInt
+    tokens: FreeTokens
+    rounds: Count
+    steps: Count
+    candidates: Count
+    top_k: Count
 
 
 def banned(concept: Concept) -> re.Pattern:

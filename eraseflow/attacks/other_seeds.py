@@ -3,14 +3,12 @@
 A baseline at the same number of judged images: an attack that does not beat it has found luck, not a way back.
 """
 
-from pydantic import PositiveInt
-
-from eraseflow.params import Block
+from eraseflow.params import Block, Count
 from eraseflow.victim import Attempt, Search, Victim
 
 
 class Settings(Block):
-    rounds: PositiveInt
+    rounds: Count
 
 
 def attack(victim: Victim, settings: Settings, seed: int) -> Search:

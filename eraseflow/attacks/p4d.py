@@ -19,12 +19,12 @@ that succeed leave.
 from typing import Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from eraseflow import finite
-from eraseflow.params import Block
+from eraseflow.params import Block, Count, FreeTokens, LearningRate
 from eraseflow.victim import Attempt, Search, Victim
 from eraseflow.vocabulary import written_tokens
 
@@ -33,11 +33,11 @@ FREE = -1  # the place of a free token among a prompt's ids
 
 class Settings(Block):
     variant: Literal["N", "K"]
-    tokens: PositiveInt
-    rounds: PositiveInt
-    iterations: PositiveInt
-    learning_rate: float = Field(gt=0)
-    weight_decay: float = Field(ge=0)
+    tokens: FreeTokens
+    rounds: Count
+    iterations: Count
+    learning_rate: LearningRate
+    weight_decay: float = Field(ge=0, le=1)
 
 
 def places(words: list[int], settings: Settings, room: int) -> list[int]:

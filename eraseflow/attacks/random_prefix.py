@@ -1,15 +1,13 @@
 """Random prefix tokens: the baseline that an attack must beat at the same number of judged images."""
 
-from pydantic import PositiveInt
-
-from eraseflow.params import Block
+from eraseflow.params import Block, Count, PrefixTokens
 from eraseflow.victim import Search, Victim
 from eraseflow.vocabulary import written_tokens
 
 
 class Settings(Block):
-    prefix_tokens: PositiveInt
-    rounds: PositiveInt
+    prefix_tokens: PrefixTokens
+    rounds: Count
 
 
 def attack(victim: Victim, settings: Settings, seed: int) -> Search:

@@ -19,22 +19,22 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
-from eraseflow.params import Block, Concept
+from eraseflow.params import Block, Concept, Count, FreeTokens
 from eraseflow.victim import TEXTS, Search, Victim
 from eraseflow.vocabulary import prefixed_ids, written_tokens
 
 
 class Settings(Block):
-    tokens: PositiveInt
-    rounds: PositiveInt
-    generations: PositiveInt
-    population: int = Field(ge=4, multiple_of=2)
+    tokens: FreeTokens
+    rounds: Count
+    generations: Count
+    population: int = Field(ge=4, le=1_000_000, multiple_of=2)
     mutation: float = Field(ge=0, le=1)
     crossover: float = Field(ge=0, le=1)
-    eta: float = Field(gt=0)
+    eta: float = Field(gt=0, le=100)
 
 
 def pairs(concept: Concept, prompts: Sequence[str]) -> list[tuple[str, str]]:

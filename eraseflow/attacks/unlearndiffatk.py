@@ -16,22 +16,22 @@ leaves sums near 1. The prefix is judged as text, as there, but made of tokens t
 """
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
 from eraseflow import finite
-from eraseflow.params import Block
+from eraseflow.params import Block, Count, LearningRate, PrefixTokens
 from eraseflow.soft_prompts import encoder_input
 from eraseflow.victim import Search, Victim
 from eraseflow.vocabulary import written_tokens
 
 
 class Settings(Block):
-    prefix_tokens: PositiveInt
-    rounds: PositiveInt
-    iterations: PositiveInt
-    learning_rate: float = Field(gt=0)
-    weight_decay: float = Field(ge=0)
+    prefix_tokens: PrefixTokens
+    rounds: Count
+    iterations: Count
+    learning_rate: LearningRate
+    weight_decay: float = Field(ge=0, le=1)
 
 
 def to_simplex(rows: Tensor) -> Tensor:

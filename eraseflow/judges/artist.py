@@ -38,7 +38,7 @@ def ready(concept: Concept) -> Path:
     Raises: SystemExit as hub.snapshot does, or where the folder holds no model.
     """
     source = concept.judge.source
-    assert source, "params_check.py sees to it"
+    assert source, "`checks` sees to it"
     folder = hub.snapshot(source, FILES)
     if not (folder / "config.json").is_file():
         raise SystemExit(f"{source}: has no config.json; expected an image classifier of transformers, unpacked")

@@ -82,7 +82,7 @@ def load(device: str, concept: Concept) -> Callable[[Tensor], pd.DataFrame]:
 
     Raises: SystemExit where the weights cannot be had or read, or a reference picture cannot be read.
     """
-    assert concept.judge.references, "params_check.py sees to it"
+    assert concept.judge.references, "`checks` sees to it"
     network = read(hub.file(SOURCE, FILE)).to(device).eval()
 
     @torch.no_grad()

@@ -99,7 +99,7 @@ def first_tokens(tokenizer, words: list[str]) -> list[int]:
 
 
 def _questions(concept: Concept) -> list[Question]:
-    assert concept.judge.questions, "params_check.py sees to it"
+    assert concept.judge.questions, "`checks` sees to it"
     return questions.read(Path(), concept.judge.questions, "judge.questions")
 
 

@@ -20,25 +20,27 @@ COCO.
 """
 
 import torch
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from eraseflow.edits import Edit
 from eraseflow.erasing_goal import partly_denoised
 from eraseflow.fine_tuning import FineTuning
-from eraseflow.params import Concept, ErasingSettings
+from eraseflow.params import Concept, Count, ErasingSettings, LearningRate, LossScale, PrefixTokens
 from eraseflow.sampling import embed
 from eraseflow.soft_prompts import encoder_input, token_embeddings
 from eraseflow.vocabulary import written_tokens
 
+NEEDS = ["preserve"]  # of a concept, which may leave it empty
+
 
 class Settings(ErasingSettings):
-    warmup: int = Field(ge=0)
-    prefix_tokens: PositiveInt
-    attack_steps: PositiveInt
-    attack_learning_rate: float = Field(gt=0)
-    retain_batch: PositiveInt
-    retain_scale: float = Field(ge=0)
+    warmup: int = Field(ge=0, le=1_000_000)
+    prefix_tokens: PrefixTokens
+    attack_steps: Count
+    attack_learning_rate: LearningRate
+    retain_batch: Count
+    retain_scale: LossScale
 
     @model_validator(mode="after")
     def _attacked_at_all(self) -> "Settings":

@@ -11,7 +11,6 @@ cropped or flipped, and anchor sentences are the concept's contexts, not caption
 """
 
 import torch
-from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
@@ -19,18 +18,18 @@ from eraseflow import own_pictures
 from eraseflow.cross_attention import projections
 from eraseflow.edits import Edit
 from eraseflow.fine_tuning import FineTuning
-from eraseflow.params import Block, Concept
+from eraseflow.params import Block, Concept, Count, Guidance, LearningRate, LossScale, Steps
 from eraseflow.sampling import embed
 
 
 class Settings(Block):
-    iterations: PositiveInt
-    batch_size: PositiveInt
-    learning_rate: float = Field(gt=0)
-    preserve_scale: float = Field(ge=0)
-    pictures: PositiveInt
-    num_steps: PositiveInt
-    guidance_scale: float = Field(ge=1)
+    iterations: Count
+    batch_size: Count
+    learning_rate: LearningRate
+    preserve_scale: LossScale
+    pictures: Count
+    num_steps: Steps
+    guidance_scale: Guidance
 
 
 def ablation_loss(

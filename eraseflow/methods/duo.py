@@ -15,30 +15,30 @@ the equation), and no detector sorts the pictures.
 from typing import Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from eraseflow import own_pictures
 from eraseflow.edits import Edit, add_lora, lora_of
 from eraseflow.fine_tuning import FineTuning
-from eraseflow.params import Block, Concept
+from eraseflow.params import Block, Concept, Count, Guidance, LearningRate, LossScale, Rank, Scale, Steps
 from eraseflow.sampling import embed
 
 
 class Settings(Block):
-    pairs: PositiveInt
+    pairs: Count
     strength: float = Field(gt=0, le=1)
-    num_steps: PositiveInt
-    guidance_scale: float = Field(ge=1)
+    num_steps: Steps
+    guidance_scale: Guidance
     prompt: Literal["empty", "target"]
-    iterations: PositiveInt
-    batch_size: PositiveInt
-    learning_rate: float = Field(gt=0)
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    beta: float = Field(gt=0)
-    preserve_scale: float = Field(ge=0)
-    lora_rank: PositiveInt
+    iterations: Count
+    batch_size: Count
+    learning_rate: LearningRate
+    max_grad_norm: Scale = 1.0
+    beta: Scale
+    preserve_scale: LossScale
+    lora_rank: Rank
 
 
 def preference_loss(predicted: Tensor, reference: Tensor, noise: Tensor, beta: float) -> Tensor:

@@ -11,19 +11,20 @@ trajectory cannot be reached: in practice this is a regression of the target's d
 anchor's trajectories, each step weighted by 1 / (2 sigma^2).
 """
 
+import importlib.util
 import time
 from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 from tqdm import tqdm
 
 from eraseflow import finite
 from eraseflow.ddim import Schedule, trajectory
 from eraseflow.edits import ATTENTIONS, Edit, add_lora, lora_of, weights_of
-from eraseflow.params import Block, Concept
+from eraseflow.params import Block, Concept, Count, Guidance, LearningRate, Rank, Scale, Seed, Steps
 from eraseflow.sampling import embed, fresh_noise, guided
 from eraseflow.trajectory_balance import loss_steps, matched_value, streamed_gradient
 
@@ -31,27 +32,28 @@ START_LOG_Z = -0.1953
 CALIBRATION_TRAJECTORIES = 16
 CARRIED = ("deck", "pairs", "trajectories", "history", "log_beta", "seconds")  # of a training's state
 POSITIONS = 1280  # of the latents of the steps in memory at once: 20 steps of 8 x 8, one of 64 x 64 (2 GB in bf16)
+LogBeta = Annotated[float, Field(ge=-100, le=100)]
 Layer = Annotated[str, Field(pattern=r"^(attn[12]\.)?to_(q|k|v|out\.0)$")]
 
 
 class Settings(Block):
-    epochs: PositiveInt
-    switch_epoch: int = Field(ge=0)
-    batch_size: PositiveInt
-    num_steps: int = Field(ge=5)
+    epochs: Count
+    switch_epoch: int = Field(ge=0, le=1_000_000)
+    batch_size: Count
+    num_steps: Annotated[Steps, Field(ge=5)]
     skip_last: int = Field(default=0, ge=0)
-    guidance_scale: float = Field(ge=1)
+    guidance_scale: Guidance
     cfg: bool = True
-    eta: float = Field(gt=0, le=1)
-    learning_rate: float = Field(gt=0)
-    flow_learning_rate: float = Field(gt=0)
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    log_beta: float | Literal["auto"]
-    log_beta_margin: float = 0.0
-    lora_rank: PositiveInt | None
+    eta: float = Field(ge=0.01, le=1)
+    learning_rate: LearningRate
+    flow_learning_rate: LearningRate
+    max_grad_norm: Scale = 1.0
+    log_beta: LogBeta | Literal["auto"]
+    log_beta_margin: LogBeta = 0.0
+    lora_rank: Rank | None
     lora_layers: list[Layer] | None = Field(default=None, min_length=1)  # None: all attentions'
     use_8bit_adam: bool = False
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _enough_steps(self) -> "Settings":
@@ -205,6 +207,13 @@ class Training:
                 weight.copy_(value)
         self.optimiser.load_state_dict(state["optimiser"])
         self.rng.set_state(state["rng"])
+
+
+def ready(settings: Settings, concept: str) -> None:
+    """Raises: SystemExit with one line where the optimiser's package is not installed."""
+    if settings.use_8bit_adam and not importlib.util.find_spec("bitsandbytes"):
+        what = "needs the package bitsandbytes, which is not here: `pip install bitsandbytes`, or leave it out"
+        raise SystemExit(f"methods.eraseflow: use_8bit_adam {what}")
 
 
 def _adam_8bit() -> type[torch.optim.AdamW]:

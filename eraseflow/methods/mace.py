@@ -22,7 +22,7 @@ from itertools import cycle, islice
 from math import isqrt
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import adaptive_max_pool2d, interpolate
 from tqdm import trange
@@ -30,7 +30,7 @@ from tqdm import trange
 from eraseflow import finite, own_pictures
 from eraseflow.cross_attention import KEYS_VALUES, attention_maps, closed_form, projections
 from eraseflow.edits import Edit, add_lora
-from eraseflow.params import Block, Concept
+from eraseflow.params import Block, Concept, Count, Guidance, LearningRate, Rank, Scale, Steps
 from eraseflow.sampling import embed
 
 FOCUS = (200, 400, 0.05)  # the paper's t1, t2 and g (for 1,000 timesteps)
@@ -38,16 +38,16 @@ MASK_PASSES = 8  # of the unedited U-Net, whose maps make a mask
 
 
 class Settings(Block):
-    preserve_scale: float = Field(gt=0)
-    fuse_scale: float = Field(gt=0)
-    lora_rank: PositiveInt
-    iterations: PositiveInt
-    batch_size: PositiveInt
-    learning_rate: float = Field(gt=0)
-    pictures: PositiveInt
+    preserve_scale: Scale
+    fuse_scale: Scale
+    lora_rank: Rank
+    iterations: Count
+    batch_size: Count
+    learning_rate: LearningRate
+    pictures: Count
     mask_threshold: float = Field(ge=0, lt=1)
-    num_steps: PositiveInt
-    guidance_scale: float = Field(ge=1)
+    num_steps: Steps
+    guidance_scale: Guidance
 
 
 def phrase_at(tokenizer, sentence: str, phrase: str) -> tuple[int, int]:

@@ -15,24 +15,24 @@ import copy
 from typing import Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from eraseflow.edits import Edit
 from eraseflow.erasing_goal import goal, partly_denoised, trained_names
 from eraseflow.fine_tuning import FineTuning
-from eraseflow.params import Concept, ErasingSettings
+from eraseflow.params import Concept, Count, ErasingSettings
 from eraseflow.sampling import embed, fresh_noise
 
 STEP = 0.25  # of an attack step, in epsilons
 
 
 class Settings(ErasingSettings):
-    esd_iterations: int = Field(ge=0)
+    esd_iterations: int = Field(ge=0, le=1_000_000)
     variant: Literal["x", "u"]
-    epsilon: float = Field(gt=0)
-    attack_steps: PositiveInt
+    epsilon: float = Field(gt=0, le=10)
+    attack_steps: Count
 
 
 def attacked(unet, latents: Tensor, t: Tensor, hidden: Tensor, noise: Tensor, settings, rng: torch.Generator) -> Tensor:

@@ -13,20 +13,19 @@ number of rounds is fixed and not chosen by judged pictures, and what UCE has er
 import time
 
 import torch
-from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from eraseflow import finite
 from eraseflow.cross_attention import projections, solve
 from eraseflow.edits import Edit, weights_of
 from eraseflow.methods import uce
-from eraseflow.params import Block, Concept
+from eraseflow.params import Block, Concept, Count, Scale
 
 
 class Settings(Block):
-    preserve_scale: float = Field(gt=0)
-    rounds: PositiveInt
-    regularisation: float = Field(gt=0)
+    preserve_scale: Scale
+    rounds: Count
+    regularisation: Scale
 
 
 def derived(present: list[Tensor], unedited: list[Tensor], states: Tensor, regularisation: float) -> Tensor:

@@ -25,26 +25,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from typing import Annotated
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from eraseflow import finite, sampling
 from eraseflow.edits import Edit, edit_of
-from eraseflow.params import Block, Concept
+from eraseflow.params import Block, Bound, Concept, Count
 
 MASK = 0  # the token that stands for a masked one, as in the authors' program
 LOW = [-1, 0]  # frequencies
 
 
 class Settings(Block):
-    alpha: float = Field(ge=0)
-    gamma: float = Field(gt=0)
+    alpha: float = Field(ge=0, le=1)
+    gamma: float = Field(ge=1, le=1000)
     padding: bool
-    skip_scales: list[float] = Field(min_length=1)
-    reattended_steps: PositiveInt
+    skip_scales: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=1), Bound.BLOCKS]
+    reattended_steps: Count
 
 
 def projector(vectors: Tensor) -> Tensor:

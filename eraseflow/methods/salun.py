@@ -13,27 +13,27 @@ them in ascending order). The concept's prompt and the retained ones share a pas
 """
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from eraseflow import finite, own_pictures
 from eraseflow.edits import Edit
 from eraseflow.fine_tuning import FineTuning
-from eraseflow.params import Block, Concept
+from eraseflow.params import Block, Concept, Count, Guidance, LearningRate, LossScale, Steps
 from eraseflow.sampling import embed
 
 
 class Settings(Block):
-    iterations: PositiveInt
-    batch_size: PositiveInt
-    learning_rate: float = Field(gt=0)
-    preserve_scale: float = Field(ge=0)
+    iterations: Count
+    batch_size: Count
+    learning_rate: LearningRate
+    preserve_scale: LossScale
     salient: float = Field(default=0.5, gt=0, le=1)
-    saliency_batches: PositiveInt
-    pictures: PositiveInt
-    num_steps: PositiveInt
-    guidance_scale: float = Field(ge=1)
+    saliency_batches: Count
+    pictures: Count
+    num_steps: Steps
+    guidance_scale: Guidance
 
 
 def mask(gradients: list[Tensor], share: float) -> list[Tensor]:

@@ -12,6 +12,7 @@ batch of the U-Net.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -19,13 +20,13 @@ from torch import Tensor
 
 from eraseflow import sampling
 from eraseflow.edits import Edit, edit_of
-from eraseflow.params import Block, Concept
+from eraseflow.params import Block, Bound, Concept, Scale
 
 
 class Settings(Block):
-    warmup_steps: int = Field(ge=0)
-    guidance_scale: float = Field(gt=0)
-    threshold: float = Field(ge=0)
+    warmup_steps: Annotated[int, Field(ge=0), Bound.DRAWING]
+    guidance_scale: Scale
+    threshold: float = Field(ge=0, le=100)
     momentum_scale: float = Field(ge=0, le=1)
     momentum_beta: float = Field(ge=0, lt=1)
 

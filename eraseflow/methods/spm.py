@@ -17,20 +17,19 @@ size of pictures, and a constant learning rate.
 """
 
 import torch
-from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, mse_loss
 
 from eraseflow.edits import Edit, add_lora, lora_of
 from eraseflow.erasing_goal import partly_denoised
 from eraseflow.fine_tuning import FineTuning
-from eraseflow.params import Concept, ErasingSettings
+from eraseflow.params import Concept, Count, ErasingSettings, LossScale
 from eraseflow.sampling import embed
 
 
 class Settings(ErasingSettings):
-    anchored: PositiveInt
-    anchoring_scale: float = Field(ge=0)
+    anchored: Count
+    anchoring_scale: LossScale
 
 
 def layers(unet) -> list[str]:

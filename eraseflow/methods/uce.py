@@ -15,18 +15,17 @@ and preserves the empty prompt only if told to.
 """
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from eraseflow import cross_attention
 from eraseflow.cross_attention import projections
 from eraseflow.edits import Edit, weights_of
-from eraseflow.params import Block, Concept
+from eraseflow.params import Block, Concept, Scale
 from eraseflow.sampling import embed
 
 
 class Settings(Block):
-    preserve_scale: float = Field(gt=0)
+    preserve_scale: Scale
 
 
 def closed_form(

@@ -10,6 +10,7 @@ from torch import Tensor
 from eraseflow import cells, finite
 from eraseflow.cpu import convolve_linears
 from eraseflow.emoji import pictures
+from eraseflow.emoji.vocabulary import NAMES, STYLES
 from eraseflow.params import Testbed
 from eraseflow.testbeds import base_model
 
@@ -24,6 +25,7 @@ LICENCE = (
     "Microsoft Corporation); whether a model derives from its pictures is not settled, so it is treated as if it did.",
 )
 PICTURES = Path("data/emoji/pictures.parquet")
+PICTURED = [f"object/{name};style/{style}" for name in NAMES for style in STYLES]  # what kept prompts may expect
 
 
 def load_pipeline(model: str, device: str) -> StableDiffusionPipeline:
