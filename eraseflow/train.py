@@ -125,7 +125,7 @@ def settings_of(options: argparse.Namespace) -> "Settings":
     except pydantic.ValidationError as error:
         first = error.errors()[0]
     name = str(first["loc"][0])
-    wish = first["msg"].removeprefix("Input ")
+    wish = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
     raise SystemExit(f"argument --{RENAMED.get(name, name)}: {wish}, found {first['input']!r}")
 
 
@@ -141,10 +141,6 @@ def check(options: argparse.Namespace) -> None:
     if options.use_8bit_adam and not importlib.util.find_spec("bitsandbytes"):
         what = "needs the package bitsandbytes, which is not here: `pip install bitsandbytes`, or leave it out"
         raise SystemExit(f"argument --use_8bit_adam: {what}")
-    if options.num_steps > 1000:
-        raise SystemExit(
-            f"argument --num_steps: expected at most 1000, the model's timesteps, found {options.num_steps}"
-        )
     if not_folder := next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None):
         raise SystemExit(f"argument --save_dir: {not_folder} is a file; expected a folder")
     there = (folder / "state.pt").is_file()
