@@ -5,11 +5,19 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from hypothesis import HealthCheck, settings
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from eraseflow.params import Concept, ConceptJudge, Kept
 
 WIDTH = 32
+
+# Of the tests that draw their own examples; CONTRIBUTING.md says when to run the thousand.
+settings.register_profile(
+    "few", max_examples=60, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+)
+settings.register_profile("thousand", settings.get_profile("few"), max_examples=1000, derandomize=False)
+settings.load_profile("few")
 
 
 def miniature() -> StableDiffusionPipeline:

@@ -27,6 +27,8 @@ def check_names(params: "Params") -> None:
         for network in testbed.clip:
             check_module("metrics", network, f"{where}.clip", "similarity")
         check_once(testbed.clip, f"{where}.clip")
+        judges = filter(None, (testbed.kept_judge, testbed.safety_judge and testbed.safety_judge.name))
+        _check_owners([testbed.features, *testbed.clip, *judges], name, where)
     for name, concept in params.concepts.items():
         where = f"concepts.{name}"
         if name.casefold() in RESERVED:
@@ -35,6 +37,7 @@ def check_names(params: "Params") -> None:
             raise ParamsError(f"params.yaml: {where}: may not end in _kept, as the report's grids of kept prompts do")
         check_known(concept.testbed, params.testbeds, f"{where}.testbed", "testbed")
         check_judges(concept, params.testbeds[concept.testbed], where)
+        _check_owners([concept.judge.name, *concept.scored_by], concept.testbed, where)
     for name, row in params.methods.items():
         where = f"methods.{name}"
         if row.compose:
@@ -48,6 +51,15 @@ def check_names(params: "Params") -> None:
     for name, blocks in params.attacks.items():
         check_module("attacks", name, f"attacks.{name}")
         _check_settings_on(params, "attacks", name, blocks, f"attacks.{name}")
+
+
+def _check_owners(networks: list[str], testbed: str, where: str) -> None:
+    """A network that reads the pictures of one testbed alone must not be asked about another's."""
+    for owner in names("testbeds"):
+        for network in networks:
+            if owner != testbed and network in definition("testbeds", owner, "OWN", ()):
+                what = f"{network} reads the pictures of the testbed {owner} alone, not those of {testbed}"
+                raise ParamsError(f"params.yaml: {where}: {what}")
 
 
 def _check_settings_on(params: "Params", family: str, module: str, blocks: dict[str, dict], where: str) -> None:

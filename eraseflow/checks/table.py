@@ -77,6 +77,8 @@ def _check_lists(params: "Params") -> None:
     for name in table.transfer:
         check_known(name, table.attacks, "table.transfer", "attack of table.attacks")
     check_once(table.transfer, "table.transfer")
+    figures = [f"{concept}_{attack}" for concept in table.concepts for attack in table.transfer]
+    check_once(figures, "table.transfer: the report's figures <concept>_<attack>")
 
 
 def _check_needs(params: "Params", concept: str) -> None:

@@ -7,7 +7,8 @@ LICENCE: what an edited model is shared under, its name on the Hub and a sentenc
 ready(testbed, device): fetches what the testbed needs, or ends with one line; called before any stage, without
     importing the module, and with "" where no device is asked for.
 real_names(testbed): the names of the real pictures. real_pictures(testbed, names): these pictures, (n, 3, h, w) uint8
-    or a list of (3, h, w). PICTURED, where a testbed has it: all that its kept prompts may expect; read as `ready` is.
+    or a list of (3, h, w). OWN, where a testbed has it: judges and metrics that read its pictures alone; PICTURED,
+    likewise: all that its kept prompts may expect. Both are read as `ready` is.
 compared(names, expect): the places in `names` of the pictures with which the distances
     compare drawings that expect these labels or files.
 Optional, and read without importing the module: outside(testbed), the real pictures' files where DVC does not watch

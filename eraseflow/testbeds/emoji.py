@@ -26,6 +26,7 @@ LICENCE = (
 )
 PICTURES = Path("data/emoji/pictures.parquet")
 PICTURED = [f"object/{name};style/{style}" for name in NAMES for style in STYLES]  # what kept prompts may expect
+OWN = ["emoji_classifier", "emoji_clip"]  # networks for pictures of this size alone
 
 
 def load_pipeline(model: str, device: str) -> StableDiffusionPipeline:
