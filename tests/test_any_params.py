@@ -95,7 +95,7 @@ def around(field: Field) -> list[Any]:
 
 
 ODD: list[Any] = [
-    None, True, False, 0, 1, 2, 3, 4, 5, 7, 8, -1, 10**6, 2**31 - 1, 2**31, 2**63, 10**30, 10**400, 0.5, 1.5,
+    None, True, False, 0, 1, 2, 3, 4, 5, 7, 8, -1, 10**6, 2**32 - 1, 2**32, 2**63, 10**30, 10**400, 0.5, 1.5,
     -0.0, 1e-320, 1e308, -1e308, float("nan"), float("inf"), float("-inf"), "1e-5", "yes", "", " ", "0", "x",
     "x" * 300, "a" * 5000, "unicorn", "Unicorn ", "unicorn horse", "horse", "HORSE", "weapon", "😀", "horse 😀",
     "é", "ﬁg", "a\u200bb", "a\nb", "\x00", "\ud800", "a\u00a0b", "{}", "{} {}", "{x}", "{0}", "{", "}}",
@@ -320,7 +320,7 @@ def quickly(params: Params, files: dict[str, bytes]) -> bool:
     for block in blocks:
         for name, field in type(block).model_fields.items():
             marks = [*parts(Field((), field.annotation, tuple(field.metadata)))]
-            free = any(isinstance(mark, Bound) or getattr(mark, "lt", None) == 2**31 for mark in marks)
+            free = any(isinstance(mark, Bound) or getattr(mark, "lt", None) == 2**32 for mark in marks)
             value = getattr(block, name)
             if type(value) is int and value > LARGE and not free:
                 return False

@@ -95,7 +95,7 @@ def whole(project) -> Path:  # noqa: F811
             "count: prompts/emoji/kept.csv has 284 prompts that may be kept, found 285",
         ),
         ("concepts.ink_style.kept.count", 71, "72 prompts expect a neighbour"),
-        ("table.seed", 2**31, "table.seed: should be less than 2147483648"),
+        ("table.seed", 2**32, "table.seed: should be less than 4294967296"),
         ("testbeds.emoji.sampling.steps", 1000, "1000 solver steps are too many of 1,000 timesteps"),
         ("testbeds.emoji.sampling.steps", 400, "400 solver steps would start at timestep 802"),
         (

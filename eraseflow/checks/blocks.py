@@ -27,7 +27,7 @@ def check_names(params: "Params") -> None:
         for network in testbed.clip:
             check_module("metrics", network, f"{where}.clip", "similarity")
         check_once(testbed.clip, f"{where}.clip")
-        judges = filter(None, (testbed.kept_judge, testbed.safety_judge and testbed.safety_judge.name))
+        judges = [testbed.kept_judge or "", testbed.safety_judge.name if testbed.safety_judge else ""]
         _check_owners([testbed.features, *testbed.clip, *judges], name, where)
     for name, concept in params.concepts.items():
         where = f"concepts.{name}"

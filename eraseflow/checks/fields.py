@@ -120,7 +120,7 @@ Anchor = Annotated[str, AfterValidator(_spaced)]  # may be blank: the empty prom
 Also = Annotated[dict[Words, Anchor], BeforeValidator(_distinct)]
 Context = Annotated[str, AfterValidator(_context)]
 
-Seed = Annotated[int, Field(ge=0, lt=2**31)]  # numpy's global generator takes no more than 32 bits
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # with table.seed added, see table.py
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Steps = Annotated[int, Field(ge=1, lt=TIMESTEPS), AfterValidator(_steps)]  # of DDIM
 PrefixTokens = Annotated[Count, Bound.PREFIX]

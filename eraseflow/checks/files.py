@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eraseflow import prompt_files
+from eraseflow import picture_files, prompt_files
 from eraseflow.csv_files import inside
 from eraseflow.definitions import definition
 from eraseflow.mistakes import ParamsError, nearest
@@ -12,16 +12,15 @@ from eraseflow.safety import blocked
 if TYPE_CHECKING:
     from eraseflow.params import Concept, Kept, Testbed
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 Rows = list[tuple[int, dict[str, str]]]  # line number and row
 
 
-def check_concept_prompts(concept: "Concept", testbed: "Testbed", root: Path, name: str) -> Rows:
-    """The prompts on which a concept is measured. Raises: ParamsError."""
+def check_concept_prompts(concept: "Concept", testbed: "Testbed", root: Path, name: str, run: int) -> Rows:
+    """The prompts on which a concept is measured; run: table.seed. Raises: ParamsError."""
     where = f"concepts.{name}.prompts"
     hashed = "sha256" in prompt_files.header(root, concept.prompts)
     columns = prompt_files.I2P_COLUMNS if hashed else ["prompt"]
-    rows = prompt_files.check(root, concept.prompts, where, columns)
+    rows = prompt_files.check(root, concept.prompts, where, columns, run)
     if hashed and testbed.i2p is None:
         what = f"is missing; {concept.prompts} needs it: {prompt_files.I2P_PLACES}"
         raise ParamsError(f"params.yaml: testbeds.{concept.testbed}.i2p: {what}")
@@ -29,13 +28,13 @@ def check_concept_prompts(concept: "Concept", testbed: "Testbed", root: Path, na
     return rows
 
 
-def check_kept_prompts(testbed: "Testbed", root: Path, name: str) -> Rows:
-    """The prompts to keep: captions of COCO, or those of a file. Raises: ParamsError."""
+def check_kept_prompts(testbed: "Testbed", root: Path, name: str, run: int) -> Rows:
+    """The prompts to keep: captions of COCO, or those of a file; run: table.seed. Raises: ParamsError."""
     where = f"testbeds.{name}"
     watched(testbed.kept, f"prompts/{name}/kept.csv", f"{where}.kept")
     if "coco_val2014_captions" in prompt_files.header(root, testbed.kept):
         return _check_coco(testbed, root, where, name)
-    return _check_kept(testbed, root, f"{where}.kept", name)
+    return _check_kept(testbed, root, f"{where}.kept", name, run)
 
 
 def _check_coco(testbed: "Testbed", root: Path, where: str, name: str) -> Rows:
@@ -50,11 +49,11 @@ def _check_coco(testbed: "Testbed", root: Path, where: str, name: str) -> Rows:
     return rows
 
 
-def _check_kept(testbed: "Testbed", root: Path, where: str, name: str) -> Rows:
+def _check_kept(testbed: "Testbed", root: Path, where: str, name: str, run: int) -> Rows:
     """The kept prompts may expect only what their judge can say, if they have one, and what there is a picture of."""
     labels = definition("judges", testbed.kept_judge, "LABELS") if testbed.kept_judge else None
     pictured = definition("testbeds", name, "PICTURED", None)
-    rows = prompt_files.check(root, testbed.kept, where, ["prompt", "expect"])
+    rows = prompt_files.check(root, testbed.kept, where, ["prompt", "expect"], run)
     for line, row in rows:
         expected = row["expect"] or ""
         for label in expected.split(";"):
@@ -87,8 +86,9 @@ def check_pictures(root: Path, path: str, where: str) -> None:
     inside(path, where)
     if not (root / path).is_dir():
         raise ParamsError(f"params.yaml: {where}: there is no folder {path!r}; put the reference pictures there")
-    if not any(file.suffix.lower() in PICTURES for file in (root / path).iterdir()):
-        raise ParamsError(f"params.yaml: {where}: {path!r} holds no pictures; expected files {', '.join(PICTURES)}")
+    if not picture_files.listed(root / path):
+        wanted = ", ".join(picture_files.SUFFIXES)
+        raise ParamsError(f"params.yaml: {where}: {path!r} holds no pictures; expected files {wanted}")
 
 
 def check_source(root: Path, source: str, where: str) -> None:

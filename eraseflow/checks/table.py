@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eraseflow import questions
+from eraseflow import prompt_files, questions
 from eraseflow.checks import files
 from eraseflow.checks.limits import check_limits
 from eraseflow.checks.words import Reader, check_prompts, check_safety, check_tokens
@@ -28,7 +28,7 @@ def check_table(params: "Params", root: Path) -> None:
                 f"the table is of {table.testbed!r}"
             )
         check_safety(concept, where)
-        files.check_concept_prompts(concept, testbed, root, name)
+        files.check_concept_prompts(concept, testbed, root, name, table.seed)
         if concept.judge.questions:
             questions.read(root, concept.judge.questions, f"{where}.judge.questions")
         if concept.judge.references:
@@ -36,7 +36,7 @@ def check_table(params: "Params", root: Path) -> None:
         if concept.judge.source:
             files.check_source(root, concept.judge.source, f"{where}.judge.source")
         _check_needs(params, name)
-    kept = files.check_kept_prompts(testbed, root, table.testbed)
+    kept = files.check_kept_prompts(testbed, root, table.testbed, table.seed)
     for name in table.concepts:
         files.check_room(params.concepts[name].kept, kept, testbed.kept, f"concepts.{name}.kept")
     if "@" not in testbed.model:
@@ -53,11 +53,12 @@ def check_with_model(params: "Params", root: Path, folder: Path) -> None:
     table = params.table
     testbed = params.testbeds[table.testbed]
     reader = Reader(folder, testbed.model)
-    check_prompts(files.check_kept_prompts(testbed, root, table.testbed), testbed.kept, reader)
+    kept = files.check_kept_prompts(testbed, root, table.testbed, table.seed)
+    check_prompts(kept, testbed.kept, reader)
     for name in table.concepts:
         concept = params.concepts[name]
         check_tokens(concept, reader, f"concepts.{name}")
-        rows = files.check_concept_prompts(concept, testbed, root, name)
+        rows = files.check_concept_prompts(concept, testbed, root, name, table.seed)
         check_prompts(rows, concept.prompts, reader)
         check_limits(params, name, rows, reader, folder)
 
@@ -74,11 +75,23 @@ def _check_lists(params: "Params") -> None:
                 lacking = [name]
             if lacking:
                 raise ParamsError(f"params.yaml: {family}.{lacking[0]}: has no block for testbed {table.testbed!r}")
+            if family == "methods":
+                _check_seed(params, name)
     for name in table.transfer:
         check_known(name, table.attacks, "table.transfer", "attack of table.attacks")
     check_once(table.transfer, "table.transfer")
     figures = [f"{concept}_{attack}" for concept in table.concepts for attack in table.transfer]
     check_once(figures, "table.transfer: the report's figures <concept>_<attack>")
+
+
+def _check_seed(params: "Params", method: str) -> None:
+    """The seed of a row's settings is added to the table's, and both together must still be a seed of its own."""
+    for part in params.parts(method):
+        raw = params.raw_settings(part, params.table.testbed)
+        seeds = [block.get("seed", 0) for block in (raw, *raw.get("kinds", {}).values())]
+        if params.table.seed + max(seeds) > prompt_files.MAX_RUN_SEED:
+            what = f"and the {max(seeds)} of methods.{part} are more than {prompt_files.MAX_RUN_SEED} together"
+            raise ParamsError(f"params.yaml: table.seed: {params.table.seed} {what}, the last that is another run")
 
 
 def _check_needs(params: "Params", concept: str) -> None:

@@ -209,7 +209,7 @@ class Training:
         self.rng.set_state(state["rng"])
 
 
-def ready(settings: Settings, concept: str) -> None:
+def ready(settings: Settings, concept: str, model: str) -> None:
     """Raises: SystemExit with one line where the optimiser's package is not installed."""
     if settings.use_8bit_adam and not importlib.util.find_spec("bitsandbytes"):
         what = "needs the package bitsandbytes, which is not here: `pip install bitsandbytes`, or leave it out"
