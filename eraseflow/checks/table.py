@@ -53,12 +53,11 @@ def check_with_model(params: "Params", root: Path, folder: Path) -> None:
     table = params.table
     testbed = params.testbeds[table.testbed]
     reader = Reader(folder, testbed.model)
-    kept = files.check_kept_prompts(testbed, root, table.testbed, table.seed)
-    check_prompts(kept, testbed.kept, reader)
+    check_prompts(prompt_files.read(root / testbed.kept, testbed.kept).rows, testbed.kept, reader)
     for name in table.concepts:
         concept = params.concepts[name]
         check_tokens(concept, reader, f"concepts.{name}")
-        rows = files.check_concept_prompts(concept, testbed, root, name, table.seed)
+        rows = prompt_files.read(root / concept.prompts, concept.prompts).rows
         check_prompts(rows, concept.prompts, reader)
         check_limits(params, name, rows, reader, folder)
 
