@@ -90,6 +90,7 @@ def test_the_projects_own_file_is_right(monkeypatch):
         ("table.seed", put("zero"), "table.seed", "should be a valid integer, found 'zero'"),
         ("table.seed", put(-1), "table.seed", "greater than or equal to 0, found -1"),
         ("table.seed", put(True), "table.seed", "integer, found True"),
+        ("table.seed", put(2**32), "table.seed", "should be less than 4294967296, found 4294967296"),
         ("table.concepts", put("unicorn"), "table.concepts", "list, found 'unicorn'"),
         ("table.methods", put([]), "table.methods", "should have at least 1 item"),
         ("concepts.unicorn", put(None), "concepts.unicorn", "should be a block of keys, found None"),
