@@ -63,7 +63,7 @@ def _work(todo: list[tuple[str, Table]], following, copies: Path, out: Path, bar
     """Run one table after another, until none is left that no worker has taken."""
     os.environ["OMP_NUM_THREADS"] = "1"  # a core a worker
     copies.mkdir(parents=True, exist_ok=True)
-    project, said = Path.cwd(), os.fdopen(os.dup(1), "w", buffering=1)
+    project, said = Path.cwd(), os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     while True:
         with following.get_lock():
             place, following.value = following.value, following.value + 1
@@ -71,7 +71,7 @@ def _work(todo: list[tuple[str, Table]], following, copies: Path, out: Path, bar
             return
         name, table = todo[place]
         log, started = copies / f"{name}.log", time.monotonic()
-        with log.open("w") as printed:
+        with log.open("w", encoding="utf-8") as printed:
             for stream in (1, 2):
                 os.dup2(printed.fileno(), stream)
         try:
@@ -104,7 +104,11 @@ def unchanged() -> bool:
     """Whether every cell of this folder's dvc.lock is one of its code and params, though the cells are not here."""
     dvc = [sys.executable, "-m", "dvc", "repro"]
     _call(Path(), *dvc, "methods", "concept")  # these take seconds, and trainings depend on what they write
-    cells = ["score", "attack", *(["transfer"] if yaml.safe_load(PARAMS.read_text())["table"]["transfer"] else [])]
+    cells = [
+        "score",
+        "attack",
+        *(["transfer"] if yaml.safe_load(PARAMS.read_text(encoding="utf-8"))["table"]["transfer"] else []),
+    ]
     try:
         return "Running stage" not in _call(Path(), *dvc, "--dry", "--allow-missing", *cells)
     except SystemExit:  # a stage that has changed also lacks what it needs
@@ -131,14 +135,14 @@ def prepare(project: Path, copy: Path, record: Path) -> None:
     listed = _call(project, "git", "ls-files", "-co", "--exclude-standard", "-z").split("\0")
     names = {name for name in listed if _is_input(name) and (project / name).is_file()}
     marker = copy / COPIED
-    for name in (set(marker.read_text().split("\n")) if marker.exists() else set()) - names:
+    for name in (set(marker.read_text(encoding="utf-8").split("\n")) if marker.exists() else set()) - names:
         (copy / name).unlink(missing_ok=True)
     for name in sorted(names):
         if not (copy / name).is_file() or not filecmp.cmp(project / name, copy / name, shallow=False):
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(project / name, copy / name)
     marker.parent.mkdir(parents=True, exist_ok=True)
-    marker.write_text("\n".join(sorted(names)))
+    marker.write_text("\n".join(sorted(names)), encoding="utf-8")
     if (project / ".dvc/config.local").exists():
         shutil.copy2(project / ".dvc/config.local", copy / ".dvc/config.local")
     dvc = [sys.executable, "-m", "dvc"]
@@ -163,24 +167,28 @@ def _is_input(name: str) -> bool:
 
 def write_table(names: Table) -> None:
     """Put a table into the copy's params.yaml."""
-    raw = yaml.safe_load(PARAMS.read_text())
-    PARAMS.write_text(yaml.safe_dump(raw | {"table": names.model_dump()}, sort_keys=False))
+    raw = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
+    PARAMS.write_text(yaml.safe_dump(raw | {"table": names.model_dump()}, sort_keys=False), encoding="utf-8")
 
 
 def read_lock(path: Path) -> dict[str, Any]:
     """The stages of a dvc.lock; none where there is no file."""
-    return yaml.load(path.read_text(), yaml.CSafeLoader)["stages"] if path.exists() else {}
+    return yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader)["stages"] if path.exists() else {}
 
 
 def write_lock(path: Path, stages: dict[str, Any]) -> None:
     """Whole or not at all, as DVC reads it."""
     unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(yaml.dump({"schema": "2.0", "stages": stages}, Dumper=yaml.CSafeDumper, sort_keys=False))
+    unfinished.write_text(
+        yaml.dump({"schema": "2.0", "stages": stages}, Dumper=yaml.CSafeDumper, sort_keys=False), encoding="utf-8"
+    )
     unfinished.replace(path)
 
 
 def _call(folder: Path, *command: str) -> str:
-    done = subprocess.run(command, cwd=folder, env=launcher.environment(), capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=folder, env=launcher.environment(), capture_output=True, text=True, encoding="utf-8"
+    )
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
     return done.stdout

@@ -69,7 +69,7 @@ def _write_tables(params: Params, frame: pd.DataFrame, made: Path) -> None:
     formatted(frame).to_csv(made / "table.csv", index=False, lineterminator="\n")
     (made / "table.md").write_text(readable.markdown(params, frame), encoding="utf-8")
     (made / "table.tex").write_text(readable.latex(params, frame), encoding="utf-8")
-    (made / "metrics.json").write_text(metrics(frame))
+    (made / "metrics.json").write_text(metrics(frame), encoding="utf-8")
 
 
 def _draw(params: Params, frame: pd.DataFrame, cells: Path, concepts: Path, made: Path) -> None:
