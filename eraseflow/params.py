@@ -204,6 +204,7 @@ class Concept(Block):
 
 class Report(Block):
     blur: bool = True
+    embed: bool = True
 
 
 class Method(Block):

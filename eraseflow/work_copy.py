@@ -1,8 +1,9 @@
 """Tables run in copies of the project, folders below .work, so that the project's own table stays as it is.
 
-Only `table:` differs between tables, and DVC reads that from the params.yaml of the folder in which it runs: so each
-runs in a folder of its own, which has its own dvc.lock, cells and report. All folders share one cache, so none computes
-a cell again that another has made. DVC runs one stage at a time in a folder; workers run several tables at once.
+Only `table:` and `report.embed` differ from the project's, and DVC reads these from the params.yaml of the folder in
+which it runs: so each runs in a folder of its own, which has its own dvc.lock, cells and report. All folders share one
+cache, so none computes a cell again that another has made. DVC runs one stage at a time in a folder; workers run
+several tables at once.
 
 Tables had better be small. DVC writes dvc.lock anew after each stage, some 10 ms for each stage in it: with a thousand
 stages in one folder hours in all.
@@ -30,7 +31,7 @@ LOCK, PARAMS = Path("dvc.lock"), Path("params.yaml")
 CELLS = Path("data/cells")
 COPIED = Path(".dvc/tmp/copied")  # in the copy: the project's files
 READ = ("reports/judges.json", "reports/base/")  # what the report reads of reports/; the rest it writes
-ELSEWHERE = ("published.png", "published.svg", "reproduction.csv")  # the same in every report of a testbed
+ELSEWHERE = ("judges.json", "reproduction.csv")  # the same in every report of a testbed
 
 
 def run_tables(
@@ -119,10 +120,9 @@ def publish(copy: Path, out: Path, names: Sequence[str] | None) -> None:
     """Replace the folder by a copy's report, or these files of it, and dvc.lock, whole or not at all."""
     unfinished, made = out.with_name(f".{out.name}.part"), copy / "reports"
     shutil.rmtree(unfinished, ignore_errors=True)
-    others = {*ELSEWHERE, *(Path(name).name for name in READ)}
 
     def left_out(folder: str, found: list[str]) -> set[str]:
-        return set() if Path(folder) != made else others if names is None else set(found) - set(names)
+        return set() if Path(folder) != made else set(ELSEWHERE) if names is None else set(found) - set(names)
 
     shutil.copytree(made, unfinished, ignore=left_out)
     shutil.copy2(copy / LOCK, unfinished / LOCK)
@@ -166,9 +166,10 @@ def _is_input(name: str) -> bool:
 
 
 def write_table(names: Table) -> None:
-    """Put a table into the copy's params.yaml."""
+    """Put a table into the copy's params.yaml; its page shows the files that are published beside it."""
     raw = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
-    PARAMS.write_text(yaml.safe_dump(raw | {"table": names.model_dump()}, sort_keys=False), encoding="utf-8")
+    changed = {"table": names.model_dump(), "report": raw.get("report", {}) | {"embed": False}}
+    PARAMS.write_text(yaml.safe_dump(raw | changed, sort_keys=False), encoding="utf-8")
 
 
 def read_lock(path: Path) -> dict[str, Any]:

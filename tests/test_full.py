@@ -13,6 +13,7 @@ from test_chain import repro as run_default
 
 from eraseflow import full, work_copy
 from eraseflow.params import load
+from eraseflow.report import whole
 
 RECORD = full.REPORT / "rose" / "dvc.lock"
 
@@ -117,7 +118,7 @@ def test_a_table_that_fails_ends_the_others_and_says_where_to_look(project, monk
 def test_publishing_replaces_the_folder_and_leaves_out_what_is_not_the_reports(project):
     out, copy = project / full.REPORT / "rose", project / "made"
     (out / "gone.csv").write_text("")
-    for name in ("base/losses.png", "judges.json", "table.csv", "published.png", "grids/base/a.png"):
+    for name in ("base/losses.png", "judges.json", "table.csv", "reproduction.csv", "grids/base/a.png"):
         made = copy / "reports" / name
         made.parent.mkdir(parents=True, exist_ok=True)
         made.write_text(name)
@@ -127,7 +128,7 @@ def test_publishing_replaces_the_folder_and_leaves_out_what_is_not_the_reports(p
         return {str(path.relative_to(out.parent)) for path in out.parent.rglob("*.*") if path.is_file()}
 
     work_copy.publish(copy, out, None)
-    assert found() == {"rose/table.csv", "rose/grids/base/a.png", "rose/dvc.lock"}
+    assert found() == {"rose/table.csv", "rose/base/losses.png", "rose/grids/base/a.png", "rose/dvc.lock"}
     work_copy.publish(copy, out, ["table.csv"])
     assert found() == {"rose/table.csv", "rose/dvc.lock"}
 
@@ -139,6 +140,12 @@ def test_further_seeds_are_of_the_default_table_on_its_own_testbed():
     assert all(table.model_copy(update={"seed": 0}) == params.table for table in tables.values())
     elsewhere = params.model_copy(update={"table": params.table.model_copy(update={"testbed": "sd14"})})
     assert full.further_seeds(elsewhere) == {}
+
+
+def test_what_all_took_has_each_training_once_and_the_prompts_that_were_attacked():
+    rows = {"concept": ["rose"] * 3, "method": ["uce", "uce", "original"], "train_seconds": [7.0, 7.0, 0.0]}
+    rows |= {"n_prompts": [10] * 3, "pre_successes": [4, 4, 10], "attack_seconds_per_prompt": [2.0, 3.0, float("nan")]}
+    assert whole.seconds(pd.DataFrame(rows)) == 7 + 6 * 2 + 6 * 3
 
 
 def few(raw: dict) -> None:
@@ -186,7 +193,10 @@ def test_full_beside_the_default_table(tmp_path):
     assert shared.asr.tolist() == of_default.asr.tolist() and shared.fd.tolist() == of_default.fd.tolist()
     out = folder / "reports" / "full"
     assert {"index.html", "table.md", "dvc.lock", "transfer"} <= {path.name for path in (out / "unicorn").iterdir()}
-    assert not {"base", "judges.json"} & {path.name for path in (out / "unicorn").iterdir()}
+    assert "judges.json" not in {path.name for path in (out / "unicorn").iterdir()}
+    shown = set(re.findall(r'src(?:set)?="([^"d#][^":]*)"', (out / "unicorn" / "index.html").read_text()))
+    assert {"base/samples.png", "grids/unicorn.png", "fid_vs_attack.svg"} <= shown
+    assert all((out / "unicorn" / name).is_file() for name in shown)
     assert len(pd.read_csv(out / "transfer.csv")) == 2 * 4
     assert all(name in (out / "index.html").read_text() for name in ("weapon/index.html", "unicorn/index.html"))
     of_seeds = pd.read_csv(out / "seeds.csv")

@@ -447,6 +447,21 @@ class References(HTMLParser):
         self.scripts += tag == "script"
 
 
+def test_page_shows_the_files_beside_it_where_it_does_not_carry_them(inputs, tmp_path):
+    params = make_params()
+    run(
+        inputs,
+        tmp_path / "reports",
+        params.model_copy(update={"report": params.report.model_copy(update={"embed": False})}),
+    )
+    addresses = References((tmp_path / "reports" / "index.html").read_text()).addresses
+    files = {one for one in addresses if not one.startswith(("#", "data:"))}
+    assert all((tmp_path / "reports" / name).is_file() for name in files)
+    drawn = {path.relative_to(tmp_path / "reports").as_posix() for path in (tmp_path / "reports").rglob("*.svg")}
+    assert drawn | {"grids/unicorn.png", "training/eraseflow.png"} <= files, "each as a file, the page carries none"
+    assert "losses.png" in {Path(name).name for name in files}, "of the base model, from another folder"
+
+
 def test_page_needs_no_network_and_escapes(report):
     page = (report / "index.html").read_text()
     found = References(page)

@@ -2,7 +2,9 @@
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -22,11 +24,13 @@ from eraseflow.report import (
     sweep,
     transfer,
 )
+from eraseflow.report.data_uri import data_uri
 from eraseflow.report.table import REFERENCE, formatted, metrics, strongest, table
 
 FOLDERS = ("budget", "grids", "sweep", "training", "transfer")  # wholly the report's; some may be empty
 TRAINING = f"training/{REFERENCE}.png"
 SWEEP = "sweep/asr_by_threshold"
+IMAGES = {".png": "image/png", ".svg": "image/svg+xml"}
 
 
 def build(
@@ -44,9 +48,9 @@ def build(
         frame, figures = table(params, cells, concepts), published.read()
         _write_tables(params, frame, made)
         _draw(params, frame, cells, concepts, made)
-        _save(published_figure.published(params, figures, frame), made / "published")
+        _save(made / "published", published_figure.published, params, figures, frame)
         taken = costs.costs(params, cells)
-        _save(plots.asr_vs_cost(params, frame, taken), made / "asr_vs_cost")
+        _save(made / "asr_vs_cost", plots.asr_vs_cost, params, frame, taken)
         found = page.Findings(
             table=frame,
             figures=figures,
@@ -61,6 +65,8 @@ def build(
         _write_lists(found, made)
         read = page.Read(cells, concepts, judges_json, base, reference_json, drawn=made)
         html = page.render(params, found, read)
+        if not params.report.embed:
+            html = _linked(html, made, base, out)
         (made / "index.html").write_text(html, encoding="utf-8")
         _replace(made, out)
 
@@ -73,7 +79,7 @@ def _write_tables(params: Params, frame: pd.DataFrame, made: Path) -> None:
 
 
 def _draw(params: Params, frame: pd.DataFrame, cells: Path, concepts: Path, made: Path) -> None:
-    _save(plots.fid_vs_attack(params, frame), made / "fid_vs_attack")
+    _save(made / "fid_vs_attack", plots.fid_vs_attack, params, frame)
     (made / "training").mkdir()
     if REFERENCE in params.table.methods:
         (made / TRAINING).write_bytes(plots.encode(plots.training(params, cells), "png"))
@@ -95,7 +101,7 @@ def _sweep(params: Params, frame: pd.DataFrame, cells: Path, made: Path) -> pd.D
     (made / "sweep").mkdir()
     curves.to_csv(made / "sweep" / "curves.csv", index=False, float_format="%.4f", lineterminator="\n")
     if len(curves):
-        _save(sweep.sweep(params, curves), made / SWEEP)
+        _save(made / SWEEP, sweep.sweep, params, curves)
     return curves
 
 
@@ -105,7 +111,7 @@ def _budget(params: Params, cells: Path, made: Path) -> pd.DataFrame:
     (made / "budget").mkdir()
     curves.to_csv(made / "budget" / "curves.csv", index=False, float_format="%.5g", lineterminator="\n")
     for concept in params.table.concepts:
-        _save(budget.budget(params, curves, concept), made / "budget" / concept)
+        _save(made / "budget" / concept, budget.budget, params, curves, concept)
     return curves
 
 
@@ -115,7 +121,7 @@ def _transfer(params: Params, concepts: Path, made: Path) -> pd.DataFrame:
     (made / "transfer").mkdir()
     matrices.to_csv(made / "transfer" / "matrices.csv", index=False, lineterminator="\n")
     for concept, attack in matrices[["concept", "attack"]].drop_duplicates().itertuples(index=False):
-        _save(transfer.transfer(matrices, concept, attack), made / "transfer" / f"{concept}_{attack}")
+        _save(made / "transfer" / f"{concept}_{attack}", transfer.transfer, matrices, concept, attack)
     return matrices
 
 
@@ -127,10 +133,20 @@ def _write_lists(found: page.Findings, made: Path) -> None:
         rows.to_csv(made / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
 
 
-def _save(figure: Figure, path: Path) -> None:
-    """As PNG and SVG."""
-    path.with_suffix(".png").write_bytes(plots.encode(figure, "png"))
-    path.with_suffix(".svg").write_bytes(plots.encode(figure, "svg"))
+def _linked(html: str, made: Path, base: Path, out: Path) -> str:
+    """The page as it is to lie in `out`, with the addresses of files in place of what it carries of them."""
+    for folder, place in ((made, out), (base, base)):
+        for path in folder.rglob("*"):
+            if path.suffix in IMAGES:
+                address = Path(os.path.relpath(place / path.relative_to(folder), out)).as_posix()
+                html = html.replace(data_uri(path.read_bytes(), IMAGES[path.suffix]), address)
+    return html
+
+
+def _save(path: Path, draw: Callable[..., Figure], *arguments: Any) -> None:
+    """As PNG and SVG, each of a figure of its own, because saving moves the layout; so the page's is the same."""
+    path.with_suffix(".png").write_bytes(plots.encode(draw(*arguments), "png"))
+    path.with_suffix(".svg").write_bytes(plots.encode(draw(*arguments), "svg"))
 
 
 def _replace(made: Path, out: Path) -> None:

@@ -62,15 +62,16 @@ def _page(
         concepts=[_concept(params, name, frame, fronts) for name in there],
         tuned_on=tuned_on,
         caution=pareto.CAUTION,
-        hours=_seconds(frame) / 3600,
+        hours=seconds(frame) / 3600,
         seeds=seeded,
     )
 
 
-def _seconds(frame: pd.DataFrame) -> float:
-    """What all trainings and attacks took."""
+def seconds(frame: pd.DataFrame) -> float:
+    """What all trainings and attacks took; prompts that succeed un-attacked are not attacked."""
     trainings = frame.drop_duplicates(["concept", "method"])["train_seconds"]
-    return trainings.sum() + (frame["attack_seconds_per_prompt"] * frame["n_prompts"]).sum()
+    attacked = frame["n_prompts"] - frame["pre_successes"]
+    return trainings.sum() + (frame["attack_seconds_per_prompt"] * attacked).sum()
 
 
 def _concept(params: Params, name: str, frame: pd.DataFrame, fronts: pd.DataFrame) -> dict:
