@@ -11,6 +11,8 @@ stages in one folder hours in all.
 
 import contextlib
 import filecmp
+import fnmatch
+import json
 import multiprocessing
 import os
 import shutil
@@ -25,11 +27,15 @@ from typing import Any
 import yaml
 
 from eraseflow import launcher
+from eraseflow.outputs import copy_file, replacing, write_text
 from eraseflow.params import Table
+from eraseflow.project import files
+from eraseflow.server import die_with
 
 LOCK, PARAMS = Path("dvc.lock"), Path("params.yaml")
 CELLS = Path("data/cells")
 COPIED = Path(".dvc/tmp/copied")  # in the copy: the project's files
+NOTHING_MADE = -1
 READ = ("reports/judges.json", "reports/base/")  # what the report reads of reports/; the rest it writes
 ELSEWHERE = ("judges.json", "reproduction.csv")  # the same in every report of a testbed
 
@@ -62,6 +68,7 @@ def run_tables(
 
 def _work(todo: list[tuple[str, Table]], following, copies: Path, out: Path, bare: Sequence[str], arguments) -> None:
     """Run one table after another, until none is left that no worker has taken."""
+    die_with(os.getppid(), signal.SIGKILL)  # and with us our DVC
     os.environ["OMP_NUM_THREADS"] = "1"  # a core a worker
     copies.mkdir(parents=True, exist_ok=True)
     project, said = Path.cwd(), os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
@@ -79,26 +86,37 @@ def _work(todo: list[tuple[str, Table]], following, copies: Path, out: Path, bar
             code = _run_table(table, project, copies / name, project / out / name, arguments)
             if code == 0:
                 publish(copies / name, out / name, ["table.csv"] if name in bare else None)
-        except SystemExit as end:
-            print(end, flush=True)
+        except (SystemExit, OSError) as end:
+            with contextlib.suppress(OSError):  # where the disk is full, the log is, too
+                print(end, flush=True)
+            print(f"{name}: {end}", file=said)
             code = 1
         minutes = f"{(time.monotonic() - started) / 60:.0f} min"
-        how = {None: "as published", 0: f"done in {minutes}"}.get(code, f"failed, see {log}")
-        print(f"{name}: {how} ({place + 1} of {len(todo)})", file=said)
-        if code:
+        how = {None: "as published", 0: f"done in {minutes}", NOTHING_MADE: f"no report made, {out / name} stays"}
+        said_how = how.get(code, f"failed, see {log}")
+        print(f"{name}: {said_how} ({place + 1} of {len(todo)})", file=said)
+        if code and code != NOTHING_MADE:
             following.value = len(todo)
             sys.exit(code)
 
 
 def _run_table(table: Table, project: Path, copy: Path, published: Path, arguments: Sequence[str]) -> int | None:
-    """An exit code; None where the published table is of these very cells, which are not here."""
+    """An exit code, or NOTHING_MADE; None where the published table is of these very cells, which are not here."""
     fresh = not (copy / CELLS).exists()
     prepare(project, copy, published / LOCK)
     with contextlib.chdir(copy):
         write_table(table)
         if fresh and not arguments and (published / LOCK).exists() and unchanged():
             return None
-        return launcher.repro(arguments)
+        return launcher.repro(arguments) or (0 if up_to_date() else NOTHING_MADE)
+
+
+def up_to_date() -> bool:
+    """Whether this folder's report, and all that it is made from, is as dvc.yaml, code, params and dvc.lock say.
+
+    A `dvc repro` that ends well need not have made anything, as with --dry or --single-item.
+    """
+    return not json.loads(_call(Path(), sys.executable, "-m", "dvc", "status", "--json", "--with-deps", "report"))
 
 
 def unchanged() -> bool:
@@ -118,39 +136,36 @@ def unchanged() -> bool:
 
 def publish(copy: Path, out: Path, names: Sequence[str] | None) -> None:
     """Replace the folder by a copy's report, or these files of it, and dvc.lock, whole or not at all."""
-    unfinished, made = out.with_name(f".{out.name}.part"), copy / "reports"
-    shutil.rmtree(unfinished, ignore_errors=True)
+    made = copy / "reports"
 
     def left_out(folder: str, found: list[str]) -> set[str]:
-        return set() if Path(folder) != made else set(ELSEWHERE) if names is None else set(found) - set(names)
+        if Path(folder) != made:
+            return set()
+        return {*ELSEWHERE, *fnmatch.filter(found, ".*")} if names is None else set(found) - set(names)
 
-    shutil.copytree(made, unfinished, ignore=left_out)
-    shutil.copy2(copy / LOCK, unfinished / LOCK)
-    shutil.rmtree(out, ignore_errors=True)
-    unfinished.rename(out)
+    with replacing(out) as unfinished:
+        shutil.copytree(made, unfinished, ignore=left_out)
+        shutil.copy2(copy / LOCK, unfinished / LOCK)
 
 
 def prepare(project: Path, copy: Path, record: Path) -> None:
     """Bring the copy's code and inputs up to the project's; what it has computed stays, in the project's cache."""
-    listed = _call(project, "git", "ls-files", "-co", "--exclude-standard", "-z").split("\0")
-    names = {name for name in listed if _is_input(name) and (project / name).is_file()}
+    names = {name for name in files.names(project) if _is_input(name) and (project / name).is_file()}
     marker = copy / COPIED
     for name in (set(marker.read_text(encoding="utf-8").split("\n")) if marker.exists() else set()) - names:
         (copy / name).unlink(missing_ok=True)
     for name in sorted(names):
         if not (copy / name).is_file() or not filecmp.cmp(project / name, copy / name, shallow=False):
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(project / name, copy / name)
-    marker.parent.mkdir(parents=True, exist_ok=True)
-    marker.write_text("\n".join(sorted(names)), encoding="utf-8")
+            copy_file(project / name, copy / name)
+    write_text("\n".join(sorted(names)), marker)
     if (project / ".dvc/config.local").exists():
-        shutil.copy2(project / ".dvc/config.local", copy / ".dvc/config.local")
+        copy_file(project / ".dvc/config.local", copy / ".dvc/config.local")
     dvc = [sys.executable, "-m", "dvc"]
     cache = _call(project, *dvc, "cache", "dir").strip()
     # The copy lies in a folder that git ignores, where DVC would take none of its own files.
     for name, value in (("core.no_scm", "true"), ("cache.dir", cache)):
         _call(copy, *dvc, "config", "--local", name, value)
-    shutil.copy2(project / PARAMS, copy / PARAMS)
+    copy_file(project / PARAMS, copy / PARAMS)
     stages: dict[str, Any] = {}
     for path in (project / record, copy / LOCK):
         stages |= read_lock(path)
@@ -169,7 +184,7 @@ def write_table(names: Table) -> None:
     """Put a table into the copy's params.yaml; its page shows the files that are published beside it."""
     raw = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
     changed = {"table": names.model_dump(), "report": raw.get("report", {}) | {"embed": False}}
-    PARAMS.write_text(yaml.safe_dump(raw | changed, sort_keys=False), encoding="utf-8")
+    write_text(yaml.safe_dump(raw | changed, sort_keys=False), PARAMS)
 
 
 def read_lock(path: Path) -> dict[str, Any]:
@@ -179,11 +194,7 @@ def read_lock(path: Path) -> dict[str, Any]:
 
 def write_lock(path: Path, stages: dict[str, Any]) -> None:
     """Whole or not at all, as DVC reads it."""
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(
-        yaml.dump({"schema": "2.0", "stages": stages}, Dumper=yaml.CSafeDumper, sort_keys=False), encoding="utf-8"
-    )
-    unfinished.replace(path)
+    write_text(yaml.dump({"schema": "2.0", "stages": stages}, Dumper=yaml.CSafeDumper, sort_keys=False), path)
 
 
 def _call(folder: Path, *command: str) -> str:

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import yaml
 from test_chain import call, cells, clone, edit_params, shorten
 from test_chain import repro as run_default
 
-from eraseflow import full, work_copy
+from eraseflow import full, launcher, outputs, work_copy
 from eraseflow.params import load
 from eraseflow.report import whole
 
+PARAMS = load()
 RECORD = full.REPORT / "rose" / "dvc.lock"
 
 
@@ -205,6 +207,12 @@ def test_full_beside_the_default_table(tmp_path):
 
     assert run() == [], "nothing to do runs nothing"
 
+    published = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    edit_params(folder, lambda raw: raw["methods"]["uce"]["emoji"].update(preserve_scale=0.5))
+    dry = call(folder, "python", "-m", "eraseflow", "full", "--", "--dry").stdout
+    assert dry.count("no report made") == 4 and published == {path: path.read_bytes() for path in published}
+    edit_params(folder, lambda raw: raw["methods"]["uce"]["emoji"].update(preserve_scale=1.0))
+
     # A machine that has neither copies nor cache: what is published stays.
     published = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     shutil.rmtree(folder / ".work")
@@ -212,3 +220,62 @@ def test_full_beside_the_default_table(tmp_path):
     (folder / "eraseflow" / "full.py").open("a").write("# of no concern to a cell\n")
     run()
     assert said[-1].count("as published") == 4 and published == {path: path.read_bytes() for path in published}
+
+
+@pytest.fixture
+def handlers():
+    """Those of Ctrl-C and termination, put back after the test."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.slow
+def test_only_a_report_that_has_been_made_is_published(project, monkeypatch, handlers):
+    """A `dvc repro` that ends well need not have made one."""
+    stages = {
+        "base": {"cmd": "echo 1 > base.txt", "outs": ["base.txt"]},
+        "report": {
+            "cmd": "cp base.txt reports/table.csv",
+            "deps": ["base.txt"],
+            "outs": [{"reports/table.csv": {"cache": False}}],
+        },
+    }
+    (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    for path in ("dvc.lock", RECORD):
+        (project / path).unlink()
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(launcher, "PRELOAD", ())
+    copy, table = project / full.COPIES / "rose", PARAMS.table
+
+    def run(*arguments: str) -> int | None:
+        return work_copy._run_table(table, project, copy, project / RECORD.parent, arguments)
+
+    assert run("--dry") not in (0, None)
+    assert run("--single-item", "base") == work_copy.NOTHING_MADE
+    assert run() == 0 and run("--dry") == 0, "it is there now"
+    (copy / "reports" / "table.csv").write_text("by hand")
+    assert run("--dry") == work_copy.NOTHING_MADE
+
+
+def test_a_report_that_a_killed_run_put_aside_comes_back(project, monkeypatch):
+    published = project / full.REPORT / "rose"
+    (published / "table.csv").write_text("hours of work")
+    published.rename(published.with_name(outputs.ASIDE + "rose"))
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(full, "tables", lambda _: {"rose": None})
+    for name in ("check_table", "ready", "summarise"):
+        monkeypatch.setattr(full, name, lambda *_: None)
+    monkeypatch.setattr(full, "run_tables", lambda *_: 0)
+    full.run(PARAMS, [])
+    assert (published / "table.csv").read_text() == "hours of work"
+
+
+def test_a_report_of_no_table_any_more_stays_and_is_named(project, capsys):
+    out = project / full.REPORT
+    (out / "rose" / "table.csv").write_text("hours of work")
+    full.summarise(PARAMS, ["lily"], out)
+    assert (out / "rose" / "table.csv").read_text() == "hours of work"
+    assert capsys.readouterr().out.startswith(f"{out / 'rose'}: params.yaml has no such table any more")
+    assert not (out / "index.html").exists()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from eraseflow import verdict
+from eraseflow.outputs import write_bytes, write_csv, write_text
 from eraseflow.params import Params
 from eraseflow.report import pareto, plots, seeds
 from eraseflow.report.data_uri import data_uri
@@ -31,14 +32,14 @@ def write(params: Params, further: Sequence[str], tuned_on: Sequence[str], out: 
     there = [name for name in params.table.concepts if (out / name / "table.csv").is_file()]
     for whole, part in LISTS.items():
         rows = [pd.read_csv(out / name / part, dtype=str, keep_default_na=False) for name in there]
-        pd.concat(rows).to_csv(out / whole, index=False, lineterminator="\n")
+        write_csv(pd.concat(rows), out / whole)
     frame = pd.read_csv(out / "table.csv")
     for kind in ("png", "svg"):
-        (out / f"fid_vs_attack.{kind}").write_bytes(plots.encode(plots.fid_vs_attack(_of(params, there), frame), kind))
-    compared = [out / name / "table.csv" for name in further if (out / name).is_dir()]
+        write_bytes(plots.encode(plots.fid_vs_attack(_of(params, there), frame), kind), out / f"fid_vs_attack.{kind}")
+    compared = [out / name / "table.csv" for name in further if (out / name / "table.csv").is_file()]
     if compared:
         seeds.write([out / "table.csv", *compared], out)
-    (out / "index.html").write_text(_page(params, there, frame, out, tuned_on, bool(compared)), encoding="utf-8")
+    write_text(_page(params, there, frame, out, tuned_on, bool(compared)), out / "index.html")
 
 
 def _of(params: Params, concepts: Sequence[str]) -> Params:
