@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from eraseflow.outputs import folder_beside, remove
+from eraseflow.outputs import folder_beside, move
 from eraseflow.params import Params
 from eraseflow.report import (
     budget,
@@ -27,7 +27,6 @@ from eraseflow.report import (
 from eraseflow.report.data_uri import data_uri
 from eraseflow.report.table import REFERENCE, formatted, metrics, strongest, table
 
-FOLDERS = ("budget", "grids", "sweep", "training", "transfer")  # wholly the report's; some may be empty
 TRAINING = f"training/{REFERENCE}.png"
 SWEEP = "sweep/asr_by_threshold"
 IMAGES = {".png": "image/png", ".svg": "image/svg+xml"}
@@ -148,12 +147,7 @@ def _save(unfinished: Path, draw: Callable[..., Figure], *arguments: Any) -> Non
 
 
 def _replace(unfinished: Path, out: Path) -> None:
-    """Move every file into place, the page last, and remove what an earlier table left."""
-    for folder in FOLDERS:
-        (out / folder).mkdir(parents=True, exist_ok=True)
-    new = {path.relative_to(unfinished) for path in unfinished.rglob("*") if path.is_file()}
-    for path in sorted(new, key=lambda path: (path.name == "index.html", path)):
-        os.replace(unfinished / path, out / path)
-    for old in [path for folder in FOLDERS for path in (out / folder).iterdir()]:
-        if old.relative_to(out) not in new:
-            remove(old)
+    """Move every file and folder into place, the page last; a folder goes with what an earlier table left in it."""
+    out.mkdir(parents=True, exist_ok=True)
+    for made in sorted(unfinished.iterdir(), key=lambda path: (path.name == "index.html", path)):
+        move(made, out / made.name)
