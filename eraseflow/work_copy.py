@@ -28,7 +28,7 @@ import yaml
 
 from eraseflow import launcher
 from eraseflow.outputs import copy_file, replacing, write_text
-from eraseflow.params import Table
+from eraseflow.params import Table, load
 from eraseflow.project import files
 from eraseflow.server import die_with
 
@@ -106,6 +106,8 @@ def _run_table(table: Table, project: Path, copy: Path, published: Path, argumen
     prepare(project, copy, published / LOCK)
     with contextlib.chdir(copy):
         write_table(table)
+        if code := launcher.take_note(load(), arguments):
+            return code
         if fresh and not arguments and (published / LOCK).exists() and unchanged():
             return None
         return launcher.repro(arguments) or (0 if up_to_date() else NOTHING_MADE)

@@ -110,11 +110,11 @@ def test_a_table_without_its_cells_is_unchanged_while_what_they_depend_on_is(pro
 
 def test_a_table_that_fails_ends_the_others_and_says_where_to_look(project, monkeypatch, capfd):
     table = load().table
-    monkeypatch.chdir(project)  # without a dvc.yaml
+    monkeypatch.chdir(project)  # whose params.yaml has nothing but a table
     assert work_copy.run_tables({"rose": table, "lily": table}, full.COPIES, full.REPORT, [], ["-f"], 1) != 0
     lines = capfd.readouterr().out.splitlines()
     assert lines[1:] == ["rose: failed, see .work/full/rose.log (1 of 2)"]
-    assert "dvc.yaml" in (project / ".work" / "full" / "rose.log").read_text()
+    assert "params.yaml: " in (project / ".work" / "full" / "rose.log").read_text()
 
 
 def test_publishing_replaces_the_folder_and_leaves_out_what_is_not_the_reports(project):
