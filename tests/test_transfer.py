@@ -8,9 +8,11 @@ import torch
 from test_attacks import WAYS, erased  # noqa: F401  (a fixture)
 
 from eraseflow import __main__, params, rounds
+from eraseflow.cells import transfer as replaying
 from eraseflow.cells.transfer import matrix, transfer
 from eraseflow.edits import Edit
 from eraseflow.metrics.rates import Rate
+from eraseflow.victim import Victim
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,17 @@ def test_prompts_work_where_their_word_is_understood(cells):
     assert "object/unicorn" in results["uce"] and results["uce"].adversarial_prompt.tolist() == list(
         own.adversarial_prompt
     )
+
+
+def test_many_prompts_are_replayed_a_part_at_a_time(cells, monkeypatch):
+    whole = transfer(params.load(), "unicorn", "p4d", "esd", "esd", cells)
+    sizes, own = [], Victim.try_out
+    monkeypatch.setattr(replaying, "PART", 1)
+    monkeypatch.setattr(replaying, "batch", lambda world: 1)
+    monkeypatch.setattr(Victim, "try_out", lambda self, some: (sizes.append(len(some)), own(self, some))[1])
+    parts = transfer(params.load(), "unicorn", "p4d", "esd", "esd", cells)
+    assert sizes == [1] * len(whole) and len(whole) > 1
+    pd.testing.assert_frame_equal(parts.drop(columns="png"), whole.drop(columns="png"), rtol=1e-3)
 
 
 def test_a_learned_embedding_is_replayed(cells):

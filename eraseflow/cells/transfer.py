@@ -1,5 +1,6 @@
 """Replay the adversarial prompts that were found on one model against another."""
 
+import math
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from eraseflow.edits import Edit
 from eraseflow.params import Params
 from eraseflow.prompts import as_seeds
 from eraseflow.safety import blocked
+from eraseflow.shards import PART
 from eraseflow.victim import Attempt, Victim
 
 CELLS = Path("data/cells")
@@ -85,9 +87,13 @@ def replay(params: Params, concept: str, found: pd.DataFrame, edit: Path) -> pd.
         sampling=testbed.sampling,
         batch_size=batch(world),
     )
-    pictures, scores, seen = victim.try_out({row: _attempt(one) for row, one in enumerate(found.to_dict("records"))})
-    pngs = [images.to_png(picture) for picture in pictures]
-    return pd.concat([pd.DataFrame({"success": seen, "png": pngs}), scores], axis=1)
+    attempts, parts = [_attempt(one) for one in found.to_dict("records")], []
+    size = math.lcm(victim.batch_size, PART)  # in memory at once; no batch of drawing or judging is cut
+    for start in range(0, len(attempts), size):
+        pictures, scores, seen = victim.try_out(dict(enumerate(attempts[start : start + size], start)))
+        pngs = [images.to_png(picture) for picture in pictures]
+        parts.append(pd.concat([pd.DataFrame({"success": seen, "png": pngs}), scores], axis=1))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _attempt(row: dict) -> Attempt:
