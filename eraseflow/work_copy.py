@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 
 from eraseflow import launcher
-from eraseflow.outputs import copy_file, replacing, write_text
+from eraseflow.outputs import copy_file, replacing, write_json, write_text
 from eraseflow.params import Table, load
 from eraseflow.project import files
 from eraseflow.server import die_with
@@ -85,7 +85,7 @@ def _work(todo: list[tuple[str, Table]], following, copies: Path, out: Path, bar
         try:
             code = _run_table(table, project, copies / name, project / out / name, arguments)
             if code == 0:
-                publish(copies / name, out / name, ["table.csv"] if name in bare else None)
+                publish(copies / name, out / name, ["table.csv"] if name in bare else None, files.commit(project))
         except (SystemExit, OSError) as end:
             with contextlib.suppress(OSError):  # where the disk is full, the log is, too
                 print(end, flush=True)
@@ -136,8 +136,8 @@ def unchanged() -> bool:
         return False
 
 
-def publish(copy: Path, out: Path, names: Sequence[str] | None) -> None:
-    """Replace the folder by a copy's report, or these files of it, and dvc.lock, whole or not at all."""
+def publish(copy: Path, out: Path, names: Sequence[str] | None, commit: str | None) -> None:
+    """Replace the folder by a copy's report, or these files of it, dvc.lock and its commit, whole or not at all."""
     made = copy / "reports"
 
     def left_out(folder: str, found: list[str]) -> set[str]:
@@ -148,6 +148,7 @@ def publish(copy: Path, out: Path, names: Sequence[str] | None) -> None:
     with replacing(out) as unfinished:
         shutil.copytree(made, unfinished, ignore=left_out)
         shutil.copy2(copy / LOCK, unfinished / LOCK)
+        write_json({"commit": commit}, unfinished / files.MADE_BY)
 
 
 def prepare(project: Path, copy: Path, record: Path) -> None:

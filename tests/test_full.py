@@ -129,10 +129,17 @@ def test_publishing_replaces_the_folder_and_leaves_out_what_is_not_the_reports(p
     def found() -> set[str]:
         return {str(path.relative_to(out.parent)) for path in out.parent.rglob("*.*") if path.is_file()}
 
-    work_copy.publish(copy, out, None)
-    assert found() == {"rose/table.csv", "rose/base/losses.png", "rose/grids/base/a.png", "rose/dvc.lock"}
-    work_copy.publish(copy, out, ["table.csv"])
-    assert found() == {"rose/table.csv", "rose/dvc.lock"}
+    work_copy.publish(copy, out, None, "1" * 40)
+    assert whole.made_by(out) == "1" * 40
+    assert found() == {
+        "rose/table.csv",
+        "rose/base/losses.png",
+        "rose/grids/base/a.png",
+        "rose/dvc.lock",
+        "rose/made_by.json",
+    }
+    work_copy.publish(copy, out, ["table.csv"], None)
+    assert found() == {"rose/table.csv", "rose/dvc.lock", "rose/made_by.json"}
 
 
 def test_further_seeds_are_of_the_default_table_on_its_own_testbed():
@@ -204,6 +211,8 @@ def test_full_beside_the_default_table(tmp_path):
     of_seeds = pd.read_csv(out / "seeds.csv")
     assert len(of_seeds) == len(of_default) and (of_seeds.fd_high > of_seeds.fd_low).any()
     assert [len(values.split()) for values in of_seeds.asr_values] == [3] * len(of_seeds)
+
+    assert "made by code that is in no commit" in (out / "index.html").read_text(), "the params were edited"
 
     assert run() == [], "nothing to do runs nothing"
 

@@ -176,6 +176,21 @@ def test_the_files_are_the_same_with_git_and_without_whatever_the_user_ignores(t
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a folder to another user")
+def test_the_commit_of_a_project_unless_more_than_its_results_has_changed(tmp_path):
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(tmp_path)]
+    assert files.commit(tmp_path) is None
+    for name in ("code.py", "reports/table.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("1")
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "all"]):
+        subprocess.run([*git, *command], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    (tmp_path / "reports" / "table.csv").write_text("2")
+    assert files.commit(tmp_path) == head
+    (tmp_path / "code.py").write_text("2")
+    assert files.commit(tmp_path) is None
+
+
 def test_the_files_of_a_project_that_belongs_to_somebody_else(tmp_path):
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     (tmp_path / "a").touch()

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
+MADE_BY = "made_by.json"  # beside a published report: the commit whose code made it, or null
+
 
 def has_git(project: Path) -> bool:
     """An unpacked ZIP file has none."""
@@ -22,6 +24,20 @@ def names(project: Path) -> list[str]:
             raise SystemExit(f"{' '.join(command)}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
         return [name for name in done.stdout.split("\0") if name]
     return list(_walk(project, Path(), {}))
+
+
+def commit(project: Path) -> str | None:
+    """The commit that is checked out, in full; None without git, and where a file of it but a result has been changed."""
+    if not has_git(project) or not shutil.which("git"):
+        return None
+    said = []
+    status = ["status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports", ":!dvc.lock"]
+    for command in (status, ["rev-parse", "HEAD"]):
+        whole = ["git", "-c", "safe.directory=*", *command]
+        done = subprocess.run(whole, cwd=project, capture_output=True, text=True, encoding="utf-8")
+        said.append(done.stdout.strip() if done.returncode == 0 else None)
+    changed, commit = said
+    return commit if changed == "" else None
 
 
 def _walk(project: Path, folder: Path, above: Mapping[Path, GitIgnoreSpec]) -> Iterator[str]:

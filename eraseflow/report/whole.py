@@ -1,5 +1,6 @@
 """`make full`'s reports side by side: the lists of all concepts in one file each, and a page that leads to theirs."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pandas as pd
 from eraseflow import verdict
 from eraseflow.outputs import write_bytes, write_csv, write_text
 from eraseflow.params import Params
+from eraseflow.project import files
 from eraseflow.report import pareto, plots, seeds
 from eraseflow.report.data_uri import data_uri
 from eraseflow.report.readable import at_a_glance
@@ -60,7 +62,7 @@ def _page(
         figures={
             columns: data_uri(plots.encode(figure, "svg"), "image/svg+xml") for columns, figure in figures.items()
         },
-        concepts=[_concept(params, name, frame, fronts) for name in there],
+        concepts=[_concept(params, name, frame, fronts) | {"commit": made_by(out / name)} for name in there],
         tuned_on=tuned_on,
         caution=pareto.CAUTION,
         hours=seconds(frame) / 3600,
@@ -73,6 +75,12 @@ def seconds(frame: pd.DataFrame) -> float:
     trainings = frame.drop_duplicates(["concept", "method"])["train_seconds"]
     attacked = frame["n_prompts"] - frame["pre_successes"]
     return trainings.sum() + (frame["attack_seconds_per_prompt"] * attacked).sum()
+
+
+def made_by(published: Path) -> str | None:
+    """The commit whose code made a published report; None where that is not known."""
+    path = published / files.MADE_BY
+    return json.loads(path.read_text(encoding="utf-8"))["commit"] if path.is_file() else None
 
 
 def _concept(params: Params, name: str, frame: pd.DataFrame, fronts: pd.DataFrame) -> dict:
