@@ -29,8 +29,17 @@ def run(main: Callable[[], object]) -> None:
     address = os.environ.pop(SOCKET, None)  # the server's process runs the script again, and must not find it
     code = hand_over(address) if address else None
     if code is None:
-        with at_work():
-            main()
+        try:
+            with at_work():
+                main()
+        except (MemoryError, RuntimeError) as error:  # PyTorch's are of the second kind
+            said = str(error)
+            full = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in said
+            if not full and not isinstance(error, MemoryError):
+                raise
+            why = said.splitlines()[0] if said else "the processor's"
+            what = f"{sys.argv[0]}: out of memory ({why}); set ERASEFLOW_BATCH to fewer pictures a batch"
+            raise SystemExit(what) from error
         return
     if code < 0:
         os.kill(os.getpid(), -code)

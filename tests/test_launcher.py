@@ -260,6 +260,28 @@ def test_plain_run_only_where_no_server_took_the_stage(tmp_path, monkeypatch, in
             assert end.value.code == code and not ran
 
 
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes\nat")],
+)
+def test_a_stage_without_enough_memory_is_one_line(error, tmp_path, monkeypatch):
+    def main() -> None:
+        raise error
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(stage.SOCKET, raising=False)
+    with pytest.raises(SystemExit, match=r"out of memory .*; set ERASEFLOW_BATCH to fewer pictures a batch") as end:
+        stage.run(main)
+    assert "\n" not in str(end.value)
+
+
+def test_another_error_of_a_stage_keeps_its_traceback(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(stage.SOCKET, raising=False)
+    with pytest.raises(RuntimeError, match="shapes"):
+        stage.run(lambda: exec("raise RuntimeError('shapes')"))
+
+
 def test_stage_imports_only_the_standard_library():
     code = "import sys; before = set(sys.modules); import eraseflow.stage; print(*(set(sys.modules) - before))"
     loaded = subprocess.check_output([sys.executable, "-c", code], cwd=PACKAGE.parent, text=True).split()

@@ -176,6 +176,13 @@ def test_the_files_are_the_same_with_git_and_without_whatever_the_user_ignores(t
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a folder to another user")
+def test_a_project_in_a_folder_that_parts_a_list_of_folders(tmp_path, monkeypatch):
+    (tmp_path / "a:b").mkdir()
+    monkeypatch.chdir(tmp_path / "a:b")
+    with pytest.raises(SystemExit, match=r"a:b: a path with ':' in it cannot be on Python's path; move the project"):
+        links.check()
+
+
 def test_the_commit_of_a_project_unless_more_than_its_results_has_changed(tmp_path):
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(tmp_path)]
     assert files.commit(tmp_path) is None

@@ -27,7 +27,7 @@ def names(project: Path) -> list[str]:
 
 
 def commit(project: Path) -> str | None:
-    """The commit that is checked out, in full; None without git, and where a file of it but a result has been changed."""
+    """The commit that is checked out, in full; None without git, or where more of it than results has been changed."""
     if not has_git(project) or not shutil.which("git"):
         return None
     said = []

@@ -1,5 +1,6 @@
 """Folders that are links to another disk: DVC runs the stages that write there and then does not record them."""
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,13 @@ INSTEAD = "`dvc cache dir --local FOLDER` and `dvc config --local cache.type sym
 
 
 def check() -> None:
-    """Raises: SystemExit with one line that names the first link that DVC would refuse, or that leads nowhere."""
+    """Raises: SystemExit with one line that names the first link that DVC would refuse, or that leads nowhere.
+
+    And where the project's own path has a sign that parts the folders in a list of them, as PYTHONPATH is one.
+    """
     project = Path().resolve()
+    if os.pathsep in str(project):
+        raise SystemExit(f"{project}: a path with {os.pathsep!r} in it cannot be on Python's path; move the project")
     for name in HAVE_TO_BE:
         if Path(name).is_symlink() and not Path(name).is_dir():
             raise SystemExit(f"{name}: is a link to {Path(name).readlink()}, which is no folder; is its disk there?")
