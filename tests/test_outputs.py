@@ -180,11 +180,11 @@ TO_SECOND |= {f"shutil.{name}" for name in ("copy", "copy2", "copyfile", "copytr
 GIVEN = {"replacing", "folder_beside"}
 BUFFER = "buffer"  # in memory
 EXCEPT = {
-    "eraseflow/edits.py": ["part.save(folder / name)"],  # Edit.save writes by the mechanism itself
-    "eraseflow/ledger.py": ["CLEAR.write_text('5')"],  # a switch of the kernel's
-    "eraseflow/project/locks.py": ["path.open('a+', encoding='utf-8')", "STAGES.open('a')"],
-    "eraseflow/train.py": ["training.edit().save(folder)"],
-    "eraseflow/work_copy.py": ["log.open('w')"],  # grows while the stages run
+    "eraseflow/edits.py": ["part.save("],  # Edit.save writes by the mechanism itself
+    "eraseflow/ledger.py": ["CLEAR.write_text("],  # a switch of the kernel's
+    "eraseflow/project/locks.py": ["path.open(", "STAGES.open("],
+    "eraseflow/train.py": ["training.edit().save("],
+    "eraseflow/work_copy.py": ["log.open("],  # grows while the stages run
 }
 # An edit of these would train the networks in git anew. DVC links none of their outputs (`cache: false`).
 NETWORKS = {f"eraseflow/emoji/{name}.py" for name in ("base", "denoiser", "judges", "pictures", "tokenizer")}
@@ -270,7 +270,7 @@ def test_every_module_writes_by_the_mechanism():
         name = str(path.relative_to(ROOT))
         lines = [line for line in past_the_mechanism(path.read_text()) if name not in NETWORKS]
         excused = EXCEPT.get(name, [])
-        assert all(any(line.endswith(end) for line in lines) for end in excused), f"{name}: no longer needed"
-        if lines := [line for line in lines if not line.endswith(tuple(excused))]:
+        assert all(any(call in line for line in lines) for call in excused), f"{name}: no longer needed"
+        if lines := [line for line in lines if not any(call in line for call in excused)]:
             found[name] = lines
     assert found == {}
