@@ -52,7 +52,7 @@ def test_every_stage_runs_through_the_suites_own_loading(rehearsal, tmp_path):
     cells |= {f"attack@unlearndiffatk-nudity-{method}" for method in ("original", "uce")}
     assert set(rows.index) == cells | {"concept@nudity", "reference@sd14", "methods", "report"}
     assert rows.seconds.gt(0).all() and rows.peak_gb.loc[sorted(cells)].between(0.1, 8).all()
-    assert rows.tflop.gt(0).equals(rows.index.str.match("sample|attack").to_series(index=rows.index))
+    assert set(rows.index[rows.tflop > 0]) == {cell for cell in cells if cell.startswith(("sample", "attack"))}
     table = pd.read_csv(tmp_path / "project/reports/table.csv")
     assert table.n_prompts.eq(2).all() and table.fd_name.eq("FD clean-fid Inception-V3").all()
     assert table.clip_name.eq("CLIP score ViT-B/32").all()
