@@ -153,7 +153,7 @@ def rehearse(
 
     def note(stage: str, seconds: float, peak: float, gpu: float) -> None:
         tflop = reckoned(stage, size, each)
-        row = pd.DataFrame([[stage, seconds, peak, gpu, tflop, tflop / speed]], columns=COLUMNS).round(3)
+        row = pd.DataFrame([[stage, seconds, peak, gpu, tflop, tflop / speed]], columns=COLUMNS).round(6)
         rows = pd.read_csv(figures) if figures.exists() else row.head(0)
         rows = pd.concat([rows[rows.stage != stage], row], ignore_index=True)
         rows.to_csv(figures, index=False)
