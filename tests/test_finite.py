@@ -57,7 +57,8 @@ def stopped(function, *arguments, **options) -> str:
 
 
 def erase(module, pipeline, concept, **changed):
-    settings = module.Settings(**(TRAINED | CLOSED | SAMPLERS)[module] | changed)
+    settings = module.Settings(**(TRAINED | CLOSED | SAMPLERS)[module])
+    settings = settings.model_copy(update=changed)  # also to what params.yaml may not say
     return module.erase(pipeline, concept, settings, 0)
 
 
@@ -201,7 +202,7 @@ LEARNING = {module: settings for module, settings in ATTACKS if module in (cce, 
 
 @named(LEARNING)
 def test_what_an_attack_learns(module, pipeline):
-    settings = module.Settings(**LEARNING[module] | {"learning_rate": 1e39})
+    settings = module.Settings(**LEARNING[module]).model_copy(update={"learning_rate": 1e39})
     name = module.__name__.rpartition(".")[2]
     said = stopped(rounds.run, make_victim(pipeline, never), module.attack, settings, 5)
     assert said == f"{name}: round 1: the optimiser's step is not finite; its learning rate is too large"
