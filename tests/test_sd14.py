@@ -223,7 +223,7 @@ def test_every_training_in_any_precision(model, monkeypatch, concept, method, se
     assert {tensor.dtype for tensor in edit.tensors.values()} == {torch.float32}
     assert all(tensor.isfinite().all() for tensor in edit.tensors.values())
     whole = method.erase(load(model, monkeypatch), concept, settings, seed=0)
-    # Of two predictions whose difference is all that the first loss is; how a processor rounds bf16 decides a part of it.
+    # Of two predictions whose difference is all that the first loss is; how a processor rounds bf16 is a part of it.
     rounding = 5e-5 if method in (spm, advunlearn) else None
     assert edit.history[0]["loss"] == pytest.approx(whole.history[0]["loss"], rel=0.5, abs=rounding)
     if method is advunlearn:
