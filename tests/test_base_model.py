@@ -128,7 +128,8 @@ def test_every_way_to_load_a_model_refuses_it_before_its_weights_are_read(folder
     for world in (emoji, sd14):
         assert said(world.load_pipeline, str(folder), "cpu") == message
     assert said(emoji.ready, testbed, "cpu") == message
-    monkeypatch.setattr(sd14, "coco", lambda testbed: None)
+    monkeypatch.setattr(sd14, "coco", lambda testbed: tmp_path)
+    monkeypatch.setattr(sd14, "real_names", lambda testbed: [])
     assert said(sd14.ready, testbed, "cpu") == message
 
     monkeypatch.chdir(tmp_path)
