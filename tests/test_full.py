@@ -161,6 +161,7 @@ def few(raw: dict) -> None:
         "attacks": ["random_prefix", "unlearndiffatk"],
     }.items():
         raw[family] = {name: raw[family][name] for name in names}
+    raw["concepts"]["weapon"]["kept"]["count"] = 12  # its neighbours
 
 
 @pytest.mark.slow
