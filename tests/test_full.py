@@ -113,7 +113,8 @@ def test_a_table_that_fails_ends_the_others_and_says_where_to_look(project, monk
     monkeypatch.chdir(project)  # whose params.yaml has nothing but a table
     assert work_copy.run_tables({"rose": table, "lily": table}, full.COPIES, full.REPORT, [], ["-f"], 1) != 0
     lines = capfd.readouterr().out.splitlines()
-    assert lines[1:] == ["rose: failed, see .work/full/rose.log (1 of 2)"]
+    failed = "rose: failed, see .work/full/rose.log (1 of 2)"
+    assert lines[1:] == ["rose: params.yaml: testbeds: is missing", failed]
     assert "params.yaml: " in (project / ".work" / "full" / "rose.log").read_text()
 
 

@@ -490,7 +490,8 @@ def test_further_judges_add_their_scores_and_summaries(small_csd, photographs):
     concept = concept.model_copy(update={"judge": rule, "scored_by": ["csd"]})
     pictures = tensor(photographs["portrait"], photographs["portrait"][::-1])
     flag = lambda part: pd.DataFrame({"flagged": [True] * len(part)})  # noqa: E731
-    raw, flags, summary = score.judge(concept, flag, pictures.split(1))
+    raw, flags, spread, summary = score.judge(concept, flag, pictures.split(1), ["one", "two"])
+    assert (spread > 2).all()
     assert flags.flagged.tolist() == [True, True]
     assert list(raw.columns) == nudenet.LABELS + csd.LABELS and len(raw) == 2
     assert summary == {

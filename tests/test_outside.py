@@ -111,6 +111,8 @@ def everything(folder) -> params.Params:
     raw["testbeds"]["sd14"] |= {"model": str(folder / "model"), "coco": "data/coco", "i2p": "data/i2p.csv"}
     raw["methods"]["pretrained"]["sd14"]["sources"] = {name: str(folder / "weights" / name) for name in CONCEPTS}
     raw["concepts"]["van_gogh"]["judge"]["source"] = "data/artist"
+    for name in CONCEPTS:
+        raw["concepts"][name]["kept"]["count"] = 2
     for family in ("concepts", "methods", "attacks"):  # the others take time alone
         raw[family] = {name: raw[family][name] for name in raw["table"][family]}
     write(folder / "params.yaml", yaml.safe_dump(raw))

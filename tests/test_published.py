@@ -367,8 +367,9 @@ def report(tmp_path_factory) -> Path:
         for name in ("judged", "attack-random_prefix", "attack-unlearndiffatk"):
             frame = pd.read_parquet(folder / f"{name}.parquet")
             frame.assign(**{"object/unicorn": rng.random(len(frame))}).to_parquet(folder / f"{name}.parquet")
-        scores = folder / "scores.json"
-        scores.write_text(scores.read_text().replace("FD emoji-clip", "FID clean-fid"))
+        for path in folder.glob("*.json"):
+            text = path.read_text().replace("FD emoji-clip", "FID clean-fid")
+            path.write_text(text.replace("emoji_classifier top-1", "emoji_classifier, 0.5, object/unicorn"))
     (root / "judges.json").write_text("{}")
     (root / "base").mkdir()
     (root / "reference.json").write_text('{"pictures": 288, "sha256": "0123456789abcdef"}')

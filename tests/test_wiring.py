@@ -199,12 +199,12 @@ def test_mace(pipeline, monkeypatch):
     edit = mace.erase(pipeline, CONCEPT_OF_TWO, settings, 0)
     assert len(solved) == 2 * len(names) and len(given) == 2
     for at, name in enumerate(names):
-        (weight, inputs, outputs, _, scale), _ = solved[at]
+        (weight, inputs, outputs, _, scale, *_), _ = solved[at]
         assert torch.equal(weight.float(), originals[name]) and scale == 0.5
         torch.testing.assert_close(inputs, torch.cat([target for target, _ in around]))
         wanted = torch.cat([anchor for _, anchor in around]) @ originals[name].T
         torch.testing.assert_close(outputs.float(), wanted, rtol=1e-3, atol=1e-5)
-        (weight, inputs, outputs, _, scale), fused = solved[len(names) + at]
+        (weight, inputs, outputs, _, scale, *_), fused = solved[len(names) + at]
         assert torch.equal(weight.float(), originals[name]) and scale == 0.1
         torch.testing.assert_close(inputs, torch.cat(list(states.values())))
         torch.testing.assert_close(outputs.float(), torch.cat([given[0][at], given[1][at]]), rtol=1e-3, atol=1e-4)
