@@ -125,6 +125,7 @@ def test_a_concept_written_by_a_user(chain):
             "target": "rose",
             "anchor": "sunflower",
             "prompts": "prompts/emoji/rose.csv",
+            "preserve": ["sunflower", "cactus", "cat"],
             "judge": {"name": "emoji_classifier", "counts": ["object/rose"]},
             "kept": {"without": ["object/rose"], "neighbours": ["object/sunflower"], "count": 6},
         }
