@@ -249,6 +249,9 @@ def test_only_a_report_that_has_been_made_is_published(project, monkeypatch, han
         },
     }
     (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    root = Path(__file__).parent.parent
+    shutil.copy2(root / "params.yaml", project)
+    shutil.copytree(root / "prompts", project / "prompts")
     for path in ("dvc.lock", RECORD):
         (project / path).unlink()
     monkeypatch.chdir(project)
