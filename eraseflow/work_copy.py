@@ -123,7 +123,7 @@ def up_to_date() -> bool:
 
 def unchanged() -> bool:
     """Whether every cell of this folder's dvc.lock is one of its code and params, though the cells are not here."""
-    dvc = [sys.executable, "-m", "dvc", "repro"]
+    dvc = [*launcher.DVC, "repro"]
     _call(Path(), *dvc, "methods", "concept")  # these take seconds, and trainings depend on what they write
     cells = [
         "score",
