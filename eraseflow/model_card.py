@@ -141,6 +141,5 @@ def numbers(params: Params, cell: Cell) -> dict[str, str]:
         right = Rate(scores["kept_right"], scores["kept_n"])
         said[f"Kept prompts drawn right ↑ ({verdict.first_choice_name(testbed.kept_judge)})"] = str(right)
     said[f"{scores['fd_name']} ↓ (of {scores['fd_n']} pictures)"] = f"{scores['fd']:.4g}"
-    said[f"{scores['kid_name']} ↓"] = f"{scores['kid']:.3g}"
     said |= {f"{name} ↑": f"{value:.4g}" for name, value in scores["clip_scores"].items()}
     return said | {f"{name} (target prompts)": f"{value:.4g}" for name, value in scores["summary"].items()}

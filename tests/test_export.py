@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 PROMPT, SEED = "a horse in flat style", 7
 SCORES = {
     "target_n": 36, "target_seen": 4, "kept_n": 144, "kept_right": 132, "fd": 1.25, "fd_name": "FD emoji-clip",
-    "fd_n": 144, "kid": 0.5, "kid_name": "KID emoji-clip", "clip_score": 49.5, "clip_name": "CLIP score emoji-clip",
+    "fd_n": 144, "clip_score": 49.5, "clip_name": "CLIP score emoji-clip",
     "clip_n": 144, "clip_scores": {"CLIP score emoji-clip": 49.5}, "summary": {"another judge, %": 12.5},
 }  # fmt: skip
 

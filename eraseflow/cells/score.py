@@ -14,7 +14,7 @@ from eraseflow import finite, images, verdict
 from eraseflow.cells import DEVICE, flags, module, setting
 from eraseflow.cells.reference import Reference
 from eraseflow.definitions import definition
-from eraseflow.metrics.frechet import frechet, kernel
+from eraseflow.metrics.frechet import frechet
 from eraseflow.outputs import write_json
 from eraseflow.params import Concept, Params
 from eraseflow.shards import read_pngs, write_parquet
@@ -25,8 +25,8 @@ MANY = 8  # different pictures, which no working network finds all alike
 def score(params: Params, concept: str, samples: Path, reference: Path, judged: Path, scores: Path) -> None:
     """Raw scores of all judges per picture into a parquet, the numbers and the judges' summaries into a JSON.
 
-    Fréchet distance, kernel distance and CLIP-type scores are of the kept prompts' pictures; the two distances are to
-    the features of real pictures in `reference`, those that the testbed compares with.
+    Fréchet distance and CLIP-type scores are of the kept prompts' pictures; the distance is to the features of real
+    pictures in `reference`, those that the testbed compares with.
     """
     entry, testbed, world = setting(params, concept)
     table = pd.read_parquet(samples, columns=["prompt_id", "role", "prompt", "expect"])
@@ -68,8 +68,6 @@ def score(params: Params, concept: str, samples: Path, reference: Path, judged: 
         "fd_name": f"FD {network.name}",
         "fd_n": len(features),
         "fd_reference_n": len(others),
-        "kid": round(kernel(features, others, params.table.seed), 6),
-        "kid_name": f"KID {network.name}",
         "clip_score": next(iter(clip_scores.values())),
         "clip_name": next(iter(clip_scores)),
         "clip_n": len(kept),

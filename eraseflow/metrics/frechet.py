@@ -1,17 +1,18 @@
-"""Fréchet and kernel distance between two sets of features, by clean-fid's functions."""
+"""Fréchet distance between two sets of features, by clean-fid's function."""
 
 import numpy as np
-from cleanfid.fid import frechet_distance, kernel_distance
+from cleanfid.fid import frechet_distance
 from torch import Tensor
 
 from eraseflow import finite
-
-KERNEL_SUBSETS = 100
 
 
 def frechet(features: Tensor, reference: Tensor) -> float:
     """Fréchet distance between Gaussians fitted to (n, d) and (m, d) features; 0 for equal moments, lower is better.
 
+    Of few features it is too large, and of sets that are paired, as a drawn picture and a real one of the same prompt,
+    it is smaller than of independent ones: it compares models on the same prompts, and its size says little. (A kernel
+    distance of paired sets has no zero at all: its estimate is unbiased for independent sets alone.)
     Raises: NotFinite where there is none, as where a covariance is far from that of any real features.
     """
     moments = [(x.mean(0), np.cov(x, rowvar=False)) for x in (features.double().numpy(), reference.double().numpy())]
@@ -21,16 +22,3 @@ def frechet(features: Tensor, reference: Tensor) -> float:
         raise finite.NotFinite(f"the Fréchet distance: has no value ({str(error).splitlines()[0]})") from None
     finite.numbers("the Fréchet distance", {f"of {len(features)} and {len(reference)} pictures": found})
     return found
-
-
-def kernel(features: Tensor, reference: Tensor, seed: int) -> float:
-    """Unbiased kernel distance (KID, cubic kernel) over random subsets of at most 1000; lower is better.
-
-    clean-fid draws the subsets from numpy's global generator: it is seeded here and put back.
-    """
-    state = np.random.get_state()
-    np.random.seed(seed)
-    try:
-        return kernel_distance(features.double().numpy(), reference.double().numpy(), num_subsets=KERNEL_SUBSETS)
-    finally:
-        np.random.set_state(state)
