@@ -62,7 +62,17 @@ class Table(Block):
     methods: list[Row] = Field(min_length=1)
     attacks: list[Name] = Field(min_length=1)
     transfer: list[Name] = []
+    prompts: Annotated[int, Field(ge=1)] | None = None
     seed: Seed
+
+
+class Claims(Block):
+    """The table that `make claims` makes: tables of the default one's testbed, a concept and a seed each."""
+
+    concepts: list[Name] = Field(min_length=1)
+    methods: list[Row] = Field(min_length=1)
+    attacks: list[Name] = Field(min_length=1)
+    seeds: list[Seed] = Field(min_length=1)
 
 
 class SamplingSettings(Block):
@@ -203,6 +213,7 @@ class Concept(Block):
 
 
 class Report(Block):
+    purpose: Text = "A table of params.yaml."
     blur: bool = True
     embed: bool = True
 
@@ -234,6 +245,7 @@ def of_kind(raw: dict[str, Any], kind: str | None) -> dict[str, Any]:
 
 class Params(Block):
     table: Table
+    claims: Claims | None = None
     report: Report = Report()
     testbeds: dict[Name, Testbed]
     emoji: EmojiTraining

@@ -20,8 +20,12 @@ COLUMNS = ["prompt_id", "role", "prompt", "expect", "seed", "guidance", "tokens"
 OPTIONAL = ["expect", "seed", "guidance", "images", "tokens"]  # columns that a prompt file may have
 
 
-def resolve(concept: Concept, testbed: Testbed, seed: int, tokenizer) -> tuple[pd.DataFrame, dict]:
+def resolve(
+    concept: Concept, testbed: Testbed, seed: int, tokenizer, most: int | None = None
+) -> tuple[pd.DataFrame, dict]:
     """All prompts of a concept that may be used, targets first (COLUMNS), and how many there are of which sort.
+
+    most: how many targets at most, see `spread`; what is left out changes neither id nor seed of the others.
 
     tokens include start and end; they are the file's own number where it has one. Counts of the targets: official (one
     a picture that the file asks for), excluded_by_safety_gate and their ids, used; of the used over_length (the text
@@ -34,6 +38,7 @@ def resolve(concept: Concept, testbed: Testbed, seed: int, tokenizer) -> tuple[p
     target = official[official.blocked == ""]
     if target.empty:
         raise SystemExit(f"{concept.prompts}: the safety gate leaves none of the {len(official)} prompts")
+    target = target.iloc[spread(len(target), most)]
     kept = _complete(_chosen(pool[pool.blocked == ""], concept, testbed), "kept", testbed, seed)
     table = pd.concat([target, kept], ignore_index=True)
     if table.tokens.isna().any():
@@ -47,6 +52,15 @@ def resolve(concept: Concept, testbed: Testbed, seed: int, tokenizer) -> tuple[p
     counts["attackable"] = int(table.attackable.sum())
     counts["kept"] = _counts(pool, table[table.role == "kept"], length)
     return table[COLUMNS], counts
+
+
+def spread(count: int, most: int | None) -> list[int]:
+    """Which of `count` rows are used where there may be `most`: evenly spaced, the first of each of `most` equal parts.
+
+    So whatever a file is sorted by is there in its proportion, and nobody chooses.
+    """
+    wanted = count if most is None else min(most, count)
+    return [place * count // wanted for place in range(wanted)]
 
 
 def read(path: Path, role: str | None = None) -> pd.DataFrame:

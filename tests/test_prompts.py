@@ -5,6 +5,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
@@ -48,11 +49,11 @@ def testbed(tmp_path) -> params.Testbed:
 def targets(tmp_path, testbed, concept, words):
     """The target prompts of a file with this text, and the counts."""
 
-    def resolve(text: str, seed: int = 0, **changes) -> tuple[pd.DataFrame, dict]:
+    def resolve(text: str, seed: int = 0, most: int | None = None, **changes) -> tuple[pd.DataFrame, dict]:
         path = tmp_path / "unicorn.csv"
         path.write_text(text)
         entry = concept.model_copy(update={"prompts": str(path)})
-        table, counts = prompts.resolve(entry, testbed.model_copy(update=changes), seed, words)
+        table, counts = prompts.resolve(entry, testbed.model_copy(update=changes), seed, words, most)
         return table[table.role == "target"], counts
 
     return resolve
@@ -74,6 +75,23 @@ def test_what_the_file_leaves_out_is_filled_in(targets):
 def test_another_run_has_other_seeds_for_every_item(targets):
     runs = [set(targets("prompt\n" + "a unicorn\n" * 50, seed)[0].seed) for seed in range(3)]
     assert all(len(run) == 50 for run in runs) and not runs[0] & runs[1] and not runs[1] & runs[2]
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "rows"), [(5, None, [0, 1, 2, 3, 4]), (3, 60, [0, 1, 2]), (10, 4, [0, 2, 5, 7]), (102, 1, [0])]
+)
+def test_of_many_prompts_evenly_spaced_ones_are_used(count, most, rows):
+    assert prompts.spread(count, most) == rows
+    spaces = np.diff([*prompts.spread(102, 60), 102])
+    assert set(spaces) == {1, 2} and len(spaces) == 60
+
+
+def test_prompts_that_are_left_out_change_nothing_of_the_others(targets):
+    text = "prompt\n" + "".join(f"a unicorn of style {row}\n" for row in range(10))
+    every, _ = targets(text)
+    some, counts = targets(text, most=4)
+    assert_frame_equal(some, every.iloc[[0, 2, 5, 7]].reset_index(drop=True))
+    assert counts["official"] == 10 and counts["used"] == counts["attackable"] == 4
 
 
 def test_images_of_a_prompt_have_seeds_of_their_own(targets):
