@@ -1,12 +1,12 @@
-# make setup | repro | full | rehearsal | test | test-fast | lint | clean-work. ARGS are arguments of `dvc repro`, as in
-# `make repro ARGS="-f base"`; TABLES are the tables of `make full`, all if left out.
+# make setup | repro | claims | full | rehearsal | test | test-fast | lint | clean-work. ARGS are arguments of `dvc repro`, as in
+# `make repro ARGS="-f base"`; TABLES are those of `make claims` and `make full`, all if left out.
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 READY := .venv/.ready
 # A worker a core and a thread a worker; a file's tests stay together, for some share a chain that takes minutes.
 PYTEST := OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile
 
-.PHONY: setup repro full rehearsal test test-fast lint clean-work
+.PHONY: setup repro claims full rehearsal test test-fast lint clean-work
 
 # A second call at the same time waits until the first has installed everything, and then has nothing to do.
 LOCKED := import fcntl, os, subprocess, sys; os.makedirs(".work", exist_ok=True); lock = open(".work/setup.lock", "w"); \
@@ -25,6 +25,10 @@ $(READY): requirements.txt pyproject.toml
 # Regenerates whatever is out of date of the table that params.yaml names.
 repro: setup
 	.venv/bin/python -m eraseflow repro -- $(ARGS)
+
+# The table that README and page claim anything from, three seeds, into reports/claims; hours, goes on after a stop.
+claims: setup
+	.venv/bin/python -m eraseflow claims $(TABLES) -- $(ARGS)
 
 # The table of all methods, concepts and attacks of the emoji testbed, into reports/full; hours, goes on after a stop.
 full: setup
@@ -46,7 +50,7 @@ lint: setup
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 
-# Unfinished work of stages that were stopped, without which they start over, and the folder of `make full`, whose
+# Unfinished work of stages that were stopped, without which they start over, and the folders of `make claims` and `full`, whose
 # finished cells are in DVC's cache.
 clean-work:
 	@test ! -x .venv/bin/python || .venv/bin/python -m eraseflow clean-work

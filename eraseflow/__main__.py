@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eraseflow import full, home, launcher, params, prompt_files
+from eraseflow import claims, full, home, launcher, params, prompt_files
 from eraseflow.mistakes import nearest
 from eraseflow.outside.notes import stale
 from eraseflow.project import locks
@@ -31,8 +31,8 @@ def main() -> int | None:
         write(everything, arguments.concept, arguments.method, arguments.folder)
         print(f"{arguments.folder}: {arguments.concept} erased with {arguments.method}")
         return None
-    if arguments.command == "full":
-        return full.run(everything, arguments.tables, for_dvc)
+    if arguments.command in ("full", "claims"):
+        return {"full": full, "claims": claims}[arguments.command].run(everything, arguments.tables, for_dvc)
     ready(everything)
     table = everything.table
     if arguments.command == "repro":
@@ -61,7 +61,7 @@ def read(given: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     mine, for_dvc = given[:place], list(given[place + 1 :])
     options = parser()
     arguments, others = options.parse_known_args(mine)
-    if arguments.command in ("repro", "full"):
+    if arguments.command in ("repro", "full", "claims"):
         if others:
             command = " ".join([arguments.command, *getattr(arguments, "tables", []), "--", *others])
             where = f"`python -m eraseflow {command}`"
@@ -78,11 +78,14 @@ def parser() -> argparse.ArgumentParser:
     rule = "Arguments for `dvc repro` come after --, such as -- --pull (`-- --help` lists them)."
     usage, say = "python -m eraseflow {} [-- DVC'S ARGUMENTS]", "check, then `dvc repro`"
     commands.add_parser("repro", usage=usage.format("repro"), help=say, description=f"{say.capitalize()}. {rule}")
-    say = "the tables of everything on emoji, into reports/full"
-    usage = usage.format("full [TABLE ...]")
-    of_all = commands.add_parser("full", usage=usage, help=say, description=f"Make {say}. {rule}")
-    of_all.add_argument("tables", nargs="*", metavar="TABLE", help="a concept's, or seed-1; all of them if left out")
-    commands.add_parser("clean-work", help="remove .work: what stopped stages left to go on with, and full's copies")
+    for command, say, example in (
+        ("claims", "the table that claims are made from, with several seeds, into reports/claims", "unicorn-seed-1"),
+        ("full", "the tables of everything on emoji, into reports/full", "unicorn"),
+    ):
+        how = usage.format(f"{command} [TABLE ...]")
+        of_all = commands.add_parser(command, usage=how, help=say, description=f"Make {say}. {rule}")
+        of_all.add_argument("tables", nargs="*", metavar="TABLE", help=f"such as {example}; all of them if left out")
+    commands.add_parser("clean-work", help="remove .work: what stopped stages left to go on with, and tables' copies")
     replay = commands.add_parser("transfer", help="replay the adversarial prompts found on one method against another")
     for name, what in TRANSFER.items():
         replay.add_argument(f"--{name}", required=True, help=what)

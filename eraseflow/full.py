@@ -1,26 +1,25 @@
-"""`make full`: every method, concept and attack of the emoji testbed, and the default table with further seeds.
+"""`make full`: every method, concept and attack of the emoji testbed.
 
-Each concept is a table of its own with a report of its own, and so is each further seed; they go through the same
-dvc.yaml as the default one, in copies of the project (see work_copy). A run that was stopped goes on where it was, and
-after an edit just what the edit touches runs again. At last their results are put side by side (see report/whole.py).
+Each concept is a table of its own with a report of its own; they go through the same dvc.yaml as the default one, in
+copies of the project (see work_copy). A run that was stopped goes on where it was, and after an edit just what the edit
+touches runs again. At last their results are put side by side (see report/whole.py).
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from eraseflow import tables as tables_of
 from eraseflow.checks import check_table
-from eraseflow.mistakes import nearest
-from eraseflow.outputs import heal
 from eraseflow.params import Params, Table
-from eraseflow.project import locks
 from eraseflow.ready import ready
-from eraseflow.work_copy import run_tables
 
 TESTBED, REPLAYED = "emoji", "unlearndiffatk"  # of one attack alone: replaying costs as much as attacking once more
 COPIES, REPORT = Path(".work/full"), Path("reports/full")
-SEEDS = 3  # of the default table; all of the full one would take three times its many hours
 TUNED_ON = ["drink", "glossy_style", "penguin"]  # by benchmarks/tune.py; one of each kind, none in the default table
+PURPOSE = (
+    "One concept of the full table, with every method and attack and one seed: what each does on it, to look up. "
+    "Nothing is claimed from it; that is for the claims table, reports/claims/index.html."
+)
 
 
 def table(params: Params) -> Table:
@@ -33,21 +32,15 @@ def table(params: Params) -> Table:
         "methods": sorted(methods, key=lambda name: name != "original"),
         "attacks": attacks,
         "transfer": [REPLAYED] if REPLAYED in attacks else [],
+        "prompts": None,
     }
     return params.table.model_copy(update=names)
 
 
-def further_seeds(params: Params) -> dict[str, Table]:
-    """The default table with each further seed, under the name of its folder; none where it is not of this testbed."""
-    default = params.table
-    seeds = range(default.seed + 1, default.seed + SEEDS) if default.testbed == TESTBED else ()
-    return {f"seed-{seed}": default.model_copy(update={"seed": seed}) for seed in seeds}
-
-
 def tables(params: Params) -> dict[str, Table]:
-    """The tables by the names of their folders: a concept each, then the default one with further seeds."""
+    """The tables by the names of their folders, a concept each."""
     full = table(params)
-    return {name: full.model_copy(update={"concepts": [name]}) for name in full.concepts} | further_seeds(params)
+    return {name: full.model_copy(update={"concepts": [name]}) for name in full.concepts}
 
 
 def run(params: Params, names: Sequence[str], for_dvc: Sequence[str] = ()) -> int:
@@ -56,30 +49,20 @@ def run(params: Params, names: Sequence[str], for_dvc: Sequence[str] = ()) -> in
     names: of tables, all of them if there is none. for_dvc: arguments of each `dvc repro`, such as --pull.
     Raises: SystemExit with one line where something is wrong or missing, before any stage has begun.
     """
-    every = tables(params)
-    for name in names:
-        if name not in every:
-            raise SystemExit(f"full: there is no table {name!r}{nearest(name, list(every))}")
-    full = params.model_copy(update={"table": table(params)})
-    check_table(full, Path())
-    ready(full)
-    chosen = {name: one for name, one in every.items() if name in names or not names}
-    with locks.alone(locks.FULL, "`full`"):
-        for name in every:
-            heal(REPORT / name)
-        code = run_tables(chosen, COPIES, REPORT, list(further_seeds(params)), for_dvc, os.cpu_count() or 1)
-        if code == 0:
-            summarise(full, list(every), REPORT)
-    return code
+    full = tables_of.of(params, table(params))
+
+    def check() -> None:
+        check_table(full, Path())
+        ready(full)
+
+    made = tables_of.Tables("full", tables(params), COPIES, REPORT, PURPOSE)
+    return tables_of.run(made, check, names, for_dvc, lambda: summarise(full, REPORT))
 
 
-def summarise(full: Params, every: Sequence[str], out: Path) -> None:
-    """Put the reports that are there side by side; name those that are of no table any more."""
-    for folder in sorted(out.glob("[!.]*/")):
-        if folder.name not in every:
-            print(f"{folder}: params.yaml has no such table any more; remove the folder if nobody needs it")
+def summarise(full: Params, out: Path) -> None:
+    """Put the reports that are there side by side."""
     if not any((out / name / "table.csv").is_file() for name in full.table.concepts):
         return
     from eraseflow.report import whole  # takes seconds
 
-    whole.write(full, list(further_seeds(full)), TUNED_ON, out)
+    whole.write(full, TUNED_ON, out)

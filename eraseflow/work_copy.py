@@ -1,9 +1,9 @@
 """Tables run in copies of the project, folders below .work, so that the project's own table stays as it is.
 
-Only `table:` and `report.embed` differ from the project's, and DVC reads these from the params.yaml of the folder in
-which it runs: so each runs in a folder of its own, which has its own dvc.lock, cells and report. All folders share one
-cache, so none computes a cell again that another has made. DVC runs one stage at a time in a folder; workers run
-several tables at once.
+Only `table:`, `report.embed` and `report.purpose` differ from the project's, and DVC reads these from the params.yaml
+of the folder in which it runs: so each runs in a folder of its own, which has its own dvc.lock, cells and report. All
+folders share one cache, so none computes a cell again that another has made. DVC runs one stage at a time in a folder;
+workers run several tables at once.
 
 Tables had better be small. DVC writes dvc.lock anew after each stage, some 10 ms for each stage in it: with a thousand
 stages in one folder hours in all.
@@ -37,25 +37,32 @@ CELLS = Path("data/cells")
 COPIED = Path(".dvc/tmp/copied")  # in the copy: the project's files
 NOTHING_MADE = -1
 READ = ("reports/judges.json", "reports/base/")  # what the report reads of reports/; the rest it writes
+BARE = ("table.csv", "outcomes.parquet")  # what is published of a table whose report nobody is to look at
 ELSEWHERE = ("judges.json", "reproduction.csv")  # the same in every report of a testbed
 
 
 def run_tables(
-    tables: Mapping[str, Table], copies: Path, out: Path, bare: Sequence[str], arguments: Sequence[str], workers: int
+    tables: Mapping[str, Table],
+    copies: Path,
+    out: Path,
+    purpose: str,
+    bare: Sequence[str],
+    arguments: Sequence[str],
+    workers: int,
 ) -> int:
     """Run each table in its copy of the folder we are in; its report and dvc.lock go to `out`/name, once it is done.
 
     A table whose cells were made elsewhere, by the same code and params, stays as it is published, for its cells are
-    not here. bare: the tables of whose report only table.csv is wanted. arguments: of each `dvc repro`, such as --pull;
-    then no table is left out. What DVC and the stages print goes into a log beside the copy.
-    Returns an exit code; where one table fails, the workers end with those that they have begun.
+    not here. purpose: stands at the head of their reports. bare: the tables of whose report only BARE is wanted.
+    arguments: of each `dvc repro`, such as --pull; then no table is left out. What DVC and the stages print goes into a
+    log beside the copy. Returns an exit code; where one table fails, the workers end with those that they have begun.
     """
     workers = min(workers, len(tables))
     print(f"{len(tables)} tables, {workers} at a time; what they print goes to {copies}/*.log", flush=True)
     spawn = multiprocessing.get_context("spawn")
     todo, following = list(tables.items()), spawn.Value("i", 0)
     team = [
-        spawn.Process(target=_work, args=(todo, following, copies, out, bare, arguments), daemon=True)
+        spawn.Process(target=_work, args=(todo, following, copies, out, purpose, bare, arguments), daemon=True)
         for _ in range(workers)
     ]
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # and with us end the workers
@@ -66,7 +73,9 @@ def run_tables(
     return next((worker.exitcode for worker in team if worker.exitcode), 0)
 
 
-def _work(todo: list[tuple[str, Table]], following, copies: Path, out: Path, bare: Sequence[str], arguments) -> None:
+def _work(
+    todo: list[tuple[str, Table]], following, copies: Path, out: Path, purpose: str, bare: Sequence[str], arguments
+) -> None:
     """Run one table after another, until none is left that no worker has taken."""
     die_with(os.getppid(), signal.SIGKILL)  # and with us our DVC
     os.environ["OMP_NUM_THREADS"] = "1"  # a core a worker
@@ -83,9 +92,9 @@ def _work(todo: list[tuple[str, Table]], following, copies: Path, out: Path, bar
             for stream in (1, 2):
                 os.dup2(printed.fileno(), stream)
         try:
-            code = _run_table(table, project, copies / name, project / out / name, arguments)
+            code = _run_table(table, purpose, project, copies / name, project / out / name, arguments)
             if code == 0:
-                publish(copies / name, out / name, ["table.csv"] if name in bare else None, files.commit(project))
+                publish(copies / name, out / name, BARE if name in bare else None, files.commit(project))
         except (SystemExit, OSError) as end:
             with contextlib.suppress(OSError):  # where the disk is full, the log is, too
                 print(end, flush=True)
@@ -100,12 +109,14 @@ def _work(todo: list[tuple[str, Table]], following, copies: Path, out: Path, bar
             sys.exit(code)
 
 
-def _run_table(table: Table, project: Path, copy: Path, published: Path, arguments: Sequence[str]) -> int | None:
+def _run_table(
+    table: Table, purpose: str, project: Path, copy: Path, published: Path, arguments: Sequence[str]
+) -> int | None:
     """An exit code, or NOTHING_MADE; None where the published table is of these very cells, which are not here."""
     fresh = not (copy / CELLS).exists()
     prepare(project, copy, published / LOCK)
     with contextlib.chdir(copy):
-        write_table(table)
+        write_table(table, purpose)
         if code := launcher.take_note(load(), arguments):
             return code
         if fresh and not arguments and (published / LOCK).exists() and unchanged():
@@ -183,10 +194,10 @@ def _is_input(name: str) -> bool:
     return bool(name) and not written and Path(name) not in (LOCK, PARAMS)
 
 
-def write_table(names: Table) -> None:
+def write_table(names: Table, purpose: str) -> None:
     """Put a table into the copy's params.yaml; its page shows the files that are published beside it."""
     raw = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
-    changed = {"table": names.model_dump(), "report": raw.get("report", {}) | {"embed": False}}
+    changed = {"table": names.model_dump(), "report": raw.get("report", {}) | {"embed": False, "purpose": purpose}}
     write_text(yaml.safe_dump(raw | changed, sort_keys=False), PARAMS)
 
 

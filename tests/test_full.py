@@ -12,7 +12,7 @@ import yaml
 from test_chain import call, cells, clone, edit_params, shorten
 from test_chain import repro as run_default
 
-from eraseflow import full, launcher, outputs, work_copy
+from eraseflow import full, launcher, outputs, tables, work_copy
 from eraseflow.params import load
 from eraseflow.report import whole
 
@@ -29,12 +29,12 @@ def test_the_table_has_all_that_has_a_block_for_emoji():
     assert not {"nudity", "church"} & set(names.concepts) and names.transfer == ["unlearndiffatk"]
 
 
-def test_each_concept_is_a_table_of_its_own_and_so_is_each_further_seed():
+def test_each_concept_is_a_table_of_its_own_with_all_prompts():
     params = load()
     tables = full.tables(params)
-    assert list(tables) == [*full.table(params).concepts, "seed-1", "seed-2"]
-    assert all(one.concepts == [name] for name, one in tables.items() if not name.startswith("seed"))
-    assert all(one.attacks == list(params.attacks) for name, one in tables.items() if not name.startswith("seed"))
+    assert list(tables) == full.table(params).concepts
+    assert all(one.concepts == [name] and one.prompts is None for name, one in tables.items())
+    assert all(one.attacks == list(params.attacks) for one in tables.values())
 
 
 def test_a_table_that_there_is_not_is_one_line():
@@ -111,7 +111,9 @@ def test_a_table_without_its_cells_is_unchanged_while_what_they_depend_on_is(pro
 def test_a_table_that_fails_ends_the_others_and_says_where_to_look(project, monkeypatch, capfd):
     table = load().table
     monkeypatch.chdir(project)  # whose params.yaml has nothing but a table
-    assert work_copy.run_tables({"rose": table, "lily": table}, full.COPIES, full.REPORT, [], ["-f"], 1) != 0
+    assert (
+        work_copy.run_tables({"rose": table, "lily": table}, full.COPIES, full.REPORT, full.PURPOSE, [], ["-f"], 1) != 0
+    )
     lines = capfd.readouterr().out.splitlines()
     failed = "rose: failed, see .work/full/rose.log (1 of 2)"
     assert lines[1:] == ["rose: params.yaml: testbeds: is missing", failed]
@@ -138,15 +140,6 @@ def test_publishing_replaces_the_folder_and_leaves_out_what_is_not_the_reports(p
     assert found() == always
 
 
-def test_further_seeds_are_of_the_default_table_on_its_own_testbed():
-    params = load()
-    tables = full.further_seeds(params)
-    assert {name: table.seed for name, table in tables.items()} == {"seed-1": 1, "seed-2": 2}
-    assert all(table.model_copy(update={"seed": 0}) == params.table for table in tables.values())
-    elsewhere = params.model_copy(update={"table": params.table.model_copy(update={"testbed": "sd14"})})
-    assert full.further_seeds(elsewhere) == {}
-
-
 def test_what_all_took_has_each_training_once_and_the_prompts_that_were_attacked():
     rows = {"concept": ["rose"] * 3, "method": ["uce", "uce", "original"], "train_seconds": [7.0, 7.0, 0.0]}
     rows |= {"n_prompts": [10] * 3, "pre_successes": [4, 4, 10], "attack_seconds_per_prompt": [2.0, 3.0, float("nan")]}
@@ -163,6 +156,7 @@ def few(raw: dict) -> None:
     }.items():
         raw[family] = {name: raw[family][name] for name in names}
     raw["concepts"]["weapon"]["kept"]["count"] = 12  # its neighbours
+    raw["claims"] = {family: list(raw[family]) for family in ("concepts", "methods", "attacks")} | {"seeds": [0, 1]}
 
 
 @pytest.mark.slow
@@ -187,10 +181,7 @@ def test_full_beside_the_default_table(tmp_path):
     concepts, methods = ["unicorn", "weapon"], ["original", "uce"]
     everything = cells(concepts, methods, ["random_prefix", "unlearndiffatk"])
     everything |= {f"{stage}{name}" for name in concepts for stage in ("concept@", "transfer@unlearndiffatk-")}
-    once_more = {name for name in ran if name.startswith(("concept", "train", "sample", "attack", "score"))}
-    assert run() == sorted([*(everything - ran), *once_more, *once_more, *["report"] * 4]), (
-        "the default table's cells are in the cache"
-    )
+    assert run() == sorted([*(everything - ran), *["report"] * 2]), "the default table's cells are in the cache"
     assert {name: (folder / name).read_bytes() for name in mine} == mine
     assert "up to date" in call(folder, "python", "-m", "dvc", "status").stdout
     of_full, of_default = (pd.read_csv(folder / "reports" / name / "table.csv") for name in ("full", "."))
@@ -205,9 +196,20 @@ def test_full_beside_the_default_table(tmp_path):
     assert all((out / "unicorn" / name).is_file() for name in shown)
     assert len(pd.read_csv(out / "transfer.csv")) == 2 * 4
     assert all(name in (out / "index.html").read_text() for name in ("weapon/index.html", "unicorn/index.html"))
-    of_seeds = pd.read_csv(out / "seeds.csv")
-    assert len(of_seeds) == len(of_default) and (of_seeds.fd_high > of_seeds.fd_low).any()
-    assert [len(values.split()) for values in of_seeds.asr_values] == [3] * len(of_seeds)
+
+    call(folder, "python", "-m", "eraseflow", "claims")
+    assert {name: (folder / name).read_bytes() for name in mine} == mine
+    claimed = folder / "reports" / "claims"
+    bare = {path.name for path in (claimed / "weapon-seed-1").iterdir()}
+    assert bare == {"table.csv", "outcomes.parquet", "dvc.lock", "made_by.json"}
+    rates = pd.read_csv(claimed / "rates.csv").query("method == 'uce' and concept == 'unicorn'").set_index("under")
+    assert rates.runs.eq(2).all() and rates.texts["any attack"] == 3 and len(rates.loc["kept", "values"].split()) == 2
+    assert rates.run_low["FD emoji-clip"] < rates.run_high["FD emoji-clip"]
+    first = of_default[of_default.method == "uce"].pre_successes.iloc[0]
+    assert rates.loc["un-attacked", "values"].split()[0] == str(first), "the first seed is the default table's"
+    assert pd.read_csv(folder / "reports" / "claims.csv").verdict.notna().all()
+    linked = set(re.findall(r'href="([^"#:]*)"', (claimed / "index.html").read_text()))
+    assert "unicorn-seed-0/index.html" in linked and all((claimed / name).is_file() for name in linked)
 
     assert "made by code that is in no commit" in (out / "index.html").read_text(), "the params were edited"
 
@@ -216,7 +218,7 @@ def test_full_beside_the_default_table(tmp_path):
     published = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     edit_params(folder, lambda raw: raw["methods"]["uce"]["emoji"].update(preserve_scale=0.5))
     dry = call(folder, "python", "-m", "eraseflow", "full", "--", "--dry").stdout
-    assert dry.count("no report made") == 4 and published == {path: path.read_bytes() for path in published}
+    assert dry.count("no report made") == 2 and published == {path: path.read_bytes() for path in published}
     edit_params(folder, lambda raw: raw["methods"]["uce"]["emoji"].update(preserve_scale=1.0))
 
     # A machine that has neither copies nor cache: what is published stays.
@@ -225,7 +227,7 @@ def test_full_beside_the_default_table(tmp_path):
     shutil.rmtree(folder / ".dvc" / "cache")
     (folder / "eraseflow" / "full.py").open("a").write("# of no concern to a cell\n")
     run()
-    assert said[-1].count("as published") == 4 and published == {path: path.read_bytes() for path in published}
+    assert said[-1].count("as published") == 2 and published == {path: path.read_bytes() for path in published}
 
 
 @pytest.fixture
@@ -259,7 +261,7 @@ def test_only_a_report_that_has_been_made_is_published(project, monkeypatch, han
     copy, table = project / full.COPIES / "rose", PARAMS.table
 
     def run(*arguments: str) -> int | None:
-        return work_copy._run_table(table, project, copy, project / RECORD.parent, arguments)
+        return work_copy._run_table(table, "To look at.", project, copy, project / RECORD.parent, arguments)
 
     assert run("--dry") not in (0, None)
     assert run("--single-item", "base") == work_copy.NOTHING_MADE
@@ -276,7 +278,7 @@ def test_a_report_that_a_killed_run_put_aside_comes_back(project, monkeypatch):
     monkeypatch.setattr(full, "tables", lambda _: {"rose": None})
     for name in ("check_table", "ready", "summarise"):
         monkeypatch.setattr(full, name, lambda *_: None)
-    monkeypatch.setattr(full, "run_tables", lambda *_: 0)
+    monkeypatch.setattr(tables, "run_tables", lambda *_: 0)
     full.run(PARAMS, [])
     assert (published / "table.csv").read_text() == "hours of work"
 
@@ -284,7 +286,8 @@ def test_a_report_that_a_killed_run_put_aside_comes_back(project, monkeypatch):
 def test_a_report_of_no_table_any_more_stays_and_is_named(project, capsys):
     out = project / full.REPORT
     (out / "rose" / "table.csv").write_text("hours of work")
-    full.summarise(PARAMS, ["lily"], out)
+    tables.name_strangers(out, ["lily"])
+    full.summarise(PARAMS, out)
     assert (out / "rose" / "table.csv").read_text() == "hours of work"
     assert capsys.readouterr().out.startswith(f"{out / 'rose'}: params.yaml has no such table any more")
     assert not (out / "index.html").exists()

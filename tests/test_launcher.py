@@ -331,6 +331,7 @@ def test_repro_hands_its_arguments_to_dvc(monkeypatch):
         (["repro", "--pull"], "--pull: arguments .* come after --, as in `python -m eraseflow repro -- --pull`"),
         (["repro", "base", "-f"], "repro -- base -f`"),
         (["full", "unicorn", "--dry"], "full unicorn -- --dry`"),
+        (["claims", "--dry"], "claims -- --dry`"),
     ],
 )
 def test_arguments_of_dvc_have_their_place(monkeypatch, given, said):
@@ -342,7 +343,7 @@ def test_arguments_of_dvc_have_their_place(monkeypatch, given, said):
     assert "\n" not in str(end.value)
 
 
-@pytest.mark.parametrize("command", ["repro", "full"])
+@pytest.mark.parametrize("command", ["repro", "full", "claims"])
 def test_repro_and_full_have_a_help_of_their_own(monkeypatch, tmp_path, capsys, command):
     monkeypatch.chdir(tmp_path)  # where nothing could be checked
     monkeypatch.setattr(sys, "argv", ["eraseflow", command, "--help"])

@@ -10,7 +10,7 @@ from eraseflow import verdict
 from eraseflow.outputs import write_bytes, write_csv, write_text
 from eraseflow.params import Params
 from eraseflow.project import files
-from eraseflow.report import pareto, plots, seeds
+from eraseflow.report import pareto, plots
 from eraseflow.report.data_uri import data_uri
 from eraseflow.report.readable import at_a_glance
 from eraseflow.report.templates import template
@@ -25,11 +25,11 @@ LISTS = {
 }
 
 
-def write(params: Params, further: Sequence[str], tuned_on: Sequence[str], out: Path) -> None:
-    """From the reports in `out`, a folder a concept: LISTS, the figure, seeds.csv, seeds.md and index.html.
+def write(params: Params, tuned_on: Sequence[str], out: Path) -> None:
+    """From the reports in `out`, a folder a concept: LISTS, the figure and index.html.
 
-    further: the folders of the default table with further seeds. tuned_on: the concepts on which settings were tuned.
-    Concepts of params' table without a folder are left out. The page says which these and those are.
+    tuned_on: the concepts on which settings were tuned. Concepts of params' table without a folder are left out. The
+    page says which these and those are.
     """
     there = [name for name in params.table.concepts if (out / name / "table.csv").is_file()]
     for whole, part in LISTS.items():
@@ -38,10 +38,7 @@ def write(params: Params, further: Sequence[str], tuned_on: Sequence[str], out: 
     frame = pd.read_csv(out / "table.csv")
     for kind in ("png", "svg"):
         write_bytes(plots.encode(plots.fid_vs_attack(_of(params, there), frame), kind), out / f"fid_vs_attack.{kind}")
-    compared = [out / name / "table.csv" for name in further if (out / name / "table.csv").is_file()]
-    if compared:
-        seeds.write([out / "table.csv", *compared], out)
-    write_text(_page(params, there, frame, out, tuned_on, bool(compared)), out / "index.html")
+    write_text(_page(params, there, frame, out, tuned_on), out / "index.html")
 
 
 def _of(params: Params, concepts: Sequence[str]) -> Params:
@@ -49,9 +46,7 @@ def _of(params: Params, concepts: Sequence[str]) -> Params:
     return params.model_copy(update={"table": table})
 
 
-def _page(
-    params: Params, there: Sequence[str], frame: pd.DataFrame, out: Path, tuned_on: Sequence[str], seeded: bool
-) -> str:
+def _page(params: Params, there: Sequence[str], frame: pd.DataFrame, out: Path, tuned_on: Sequence[str]) -> str:
     fronts = pd.read_csv(out / "pareto.csv", keep_default_na=False)
     for name in ("dominated_by", "overlapping"):
         fronts[name] = fronts[name].str.split()
@@ -66,7 +61,6 @@ def _page(
         tuned_on=tuned_on,
         caution=pareto.CAUTION,
         hours=seconds(frame) / 3600,
-        seeds=seeded,
     )
 
 

@@ -1,0 +1,61 @@
+"""Tables that run in copies of the project (see work_copy), for `make full` and `make claims`."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from eraseflow.mistakes import nearest
+from eraseflow.outputs import heal
+from eraseflow.params import Params, Table
+from eraseflow.project import locks
+from eraseflow.work_copy import run_tables
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What a command makes: tables by the names of their folders, in copies, with the reports in `out`.
+
+    purpose: stands at the head of each of their reports. bare: of which just table.csv and outcomes.parquet are wanted.
+    """
+
+    command: str
+    tables: Mapping[str, Table]
+    copies: Path
+    out: Path
+    purpose: str
+    bare: Sequence[str] = ()
+
+
+def run(
+    made: Tables, check: Callable[[], None], names: Sequence[str], for_dvc: Sequence[str], summarise: Callable[[], None]
+) -> int:
+    """Check, run the tables of these names (all, if there is none), and put them side by side; returns an exit code.
+
+    Raises: SystemExit with one line where something is wrong or missing, before any stage has begun.
+    """
+    for name in names:
+        if name not in made.tables:
+            raise SystemExit(f"{made.command}: there is no table {name!r}{nearest(name, list(made.tables))}")
+    check()
+    chosen = {name: table for name, table in made.tables.items() if name in names or not names}
+    with locks.alone(locks.FULL, "`full` or `claims`"):
+        for name in made.tables:
+            heal(made.out / name)
+        code = run_tables(chosen, made.copies, made.out, made.purpose, made.bare, for_dvc, os.cpu_count() or 1)
+        if code == 0:
+            name_strangers(made.out, list(made.tables))
+            summarise()
+    return code
+
+
+def name_strangers(out: Path, names: Sequence[str]) -> None:
+    """Name the reports that are of no table any more."""
+    for folder in sorted(out.glob("[!.]*/")):
+        if folder.name not in names:
+            print(f"{folder}: params.yaml has no such table any more; remove the folder if nobody needs it")
+
+
+def of(params: Params, table: Table) -> Params:
+    """The same params with another table."""
+    return params.model_copy(update={"table": table})
