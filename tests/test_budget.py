@@ -9,7 +9,7 @@ from test_report import ATTACKS, METHODS, PROMPTS, SUCCESSES, inputs, make_param
 
 from eraseflow.metrics.rates import Rate
 from eraseflow.report import baselines, budget
-from eraseflow.report.cells import Cell
+from eraseflow.report.outcomes import outcomes
 from eraseflow.report.readable import readable
 from eraseflow.report.table import table
 
@@ -49,8 +49,9 @@ def test_an_attack_against_the_baseline_on_the_same_prompts(inputs):  # noqa: F8
     row = frame[(frame.concept == "unicorn") & (frame.method == "esd") & ~luck].iloc[0]
     assert (row.vs_random_prefix_successes, row.vs_random_prefix_baseline) == (20, 5)
     assert row.vs_random_prefix_p == pytest.approx(binomtest(15, 15).pvalue)
+    assert row.vs_random_prefix_p_holm == pytest.approx(6 * row.vs_random_prefix_p), "the least of the table's six"
     assert baselines.sentences(rows_of(frame, "unicorn")) == [
-        "unlearndiffatk against random_prefix: beats it on eraseflow (12 : 4 of 24, p 0.008; 12 : 4 at equal passes), "
+        "unlearndiffatk against random_prefix: beats it on eraseflow (12 : 4 of 24, p 0.039; 12 : 4 at equal passes), "
         "esd (20 : 5 of 24, p < 0.001; 20 : 5 at equal passes); cannot beat it on original, where the baseline "
         "succeeds on every prompt."
     ]
@@ -68,26 +69,55 @@ def test_the_report_says_which_attacks_do_not_beat_luck(report):  # noqa: F811
     assert "| yes: 20 against 5 (p < 0.001) |" in (report / "table.md").read_text()
 
 
-def test_only_as_many_judged_images_as_the_baseline_had(inputs, tmp_path):  # noqa: F811
-    """Successes of round 3 count for nothing against a baseline of two rounds."""
-    shutil.copytree(inputs / "cells" / "unicorn" / "esd", tmp_path / "esd")
-    path = tmp_path / "esd" / "attack-random_prefix.parquet"
-    frame = pd.read_parquet(path)
-    frame.assign(images=frame.images.clip(upper=3)).to_parquet(path)
-    found = baselines.against(Cell("unicorn", "esd", tmp_path / "esd"), "unlearndiffatk", ATTACKS)
-    assert [found[name] for name in baselines.columns("random_prefix")[:2]] == [4, 5]
+ESD = make_params(["unicorn"], ["esd"])
+
+
+def beside_luck(inputs, tmp_path, attack: str, change) -> pd.Series:  # noqa: F811
+    """unlearndiffatk against random_prefix on unicorn's esd, after a change of one attack's rows."""
+    shutil.copytree(inputs / "cells" / "unicorn" / "esd", tmp_path / "unicorn" / "esd")
+    path = tmp_path / "unicorn" / "esd" / f"attack-{attack}.parquet"
+    change(pd.read_parquet(path)).to_parquet(path)
+    [row] = baselines.against(outcomes(ESD, tmp_path)).to_dict("records")
+    return pd.Series(row)
+
+
+def test_a_success_needs_no_more_pictures_than_the_other_had_that_failed(inputs, tmp_path):  # noqa: F811
+    """Successes of round 3 count for nothing against a baseline of two rounds, but where that succeeds, too."""
+    row = beside_luck(inputs, tmp_path, "random_prefix", lambda rows: rows.assign(images=rows.images.clip(upper=3)))
+    assert (row.successes, row.baseline) == (5, 5) and row.left == 19 / 24
+    assert row.p == 1
+
+
+def test_texts_that_are_tried_again_are_no_further_pictures(inputs, tmp_path):  # noqa: F811
+    """Prompt 5 and on draw the same text every round: two pictures, the un-attacked one and that, of which the last
+    brought the success in the attack, while luck had eleven.
+    """
+
+    def again(rows: pd.DataFrame) -> pd.DataFrame:
+        judged = [
+            [prompt, *["x " + prompt] * (count - 1)] for prompt, count in zip(rows.prompt, rows.images, strict=True)
+        ]
+        return rows.assign(judged_texts=judged, success=rows.success & (rows.index < 4))
+
+    row = beside_luck(inputs, tmp_path, "unlearndiffatk", again)
+    assert (row.successes, row.baseline) == (4, 4), (
+        "luck's own success at its fourth picture is beyond the attack's two"
+    )
+    row = beside_luck(
+        inputs, tmp_path / "other", "unlearndiffatk", lambda rows: again(rows).drop(columns="judged_texts")
+    )
+    assert (row.successes, row.baseline) == (4, 5), "without a record every picture counts"
 
 
 def test_at_equal_passes_gradients_count(inputs, tmp_path):  # noqa: F811
     """The baseline has 264 passes a prompt; successes of the attack that took more are left out."""
-    shutil.copytree(inputs / "cells" / "unicorn" / "esd", tmp_path / "esd")
-    path = tmp_path / "esd" / "attack-unlearndiffatk.parquet"
-    frame = pd.read_parquet(path)
-    forward = frame.unet_forward.mask(frame.success & (frame.index < 7), 264).where(frame.index < 9, 265)
-    frame.assign(unet_forward=forward, unet_backward=(frame.index == 0) * 1.0).to_parquet(path)
-    found = baselines.against(Cell("unicorn", "esd", tmp_path / "esd"), "unlearndiffatk", ATTACKS)
-    expected = int(frame.success[:9].sum()) - 1  # the first took a backward pass too many
-    assert [found[name] for name in baselines.columns("random_prefix")[::3]] == [20, expected]
+
+    def dearer(rows: pd.DataFrame) -> pd.DataFrame:
+        forward = rows.unet_forward.mask(rows.success & (rows.index < 7), 264).where(rows.index < 9, 265)
+        return rows.assign(unet_forward=forward, unet_backward=(rows.index == 0) * 1.0)
+
+    row = beside_luck(inputs, tmp_path, "unlearndiffatk", dearer)
+    assert (row.successes, row.at_equal_passes) == (20, 8), "of the first nine one took a backward pass too many"
 
 
 def test_without_a_baseline_nothing_is_said(inputs):  # noqa: F811

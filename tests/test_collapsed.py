@@ -18,7 +18,7 @@ from test_rounds import ATTACKS, make_victim, never
 from eraseflow import images, rounds
 from eraseflow.cells.attack import costs
 from eraseflow.emoji import pictures
-from eraseflow.report import baselines, collapsed, pareto, published, readable, seeds
+from eraseflow.report import baselines, collapsed, pareto, published, readable
 from eraseflow.report.reproduction import reproduction
 from eraseflow.report.table import formatted, strongest, table
 from eraseflow.testbeds import emoji
@@ -158,13 +158,6 @@ def test_a_collapsed_row_is_on_no_front_and_beats_none():
     assert len(pareto.sentences(rows.drop(columns="collapsed").loc[["good"]].reset_index())) == 1, "of an older file"
 
 
-def test_a_collapsed_row_has_no_place_in_an_order():
-    params, figures = make_params(["weapon"]), published.read()
-    frame = with_black(measured({"advunlearn": 9, "eraseflow": 10, "esd": 0}), "esd")
-    [paper, *_] = pareto.orders(params, figures, frame).to_dict("records")
-    assert (paper["n"], paper["measured_order"]) == (2, "AdvUnlearn 25 < EraseFlow 28")
-
-
 def test_a_collapsed_row_reproduces_nothing(cells, tmp_path):
     params = make_params([CONCEPT])
     frame = change(cells, tmp_path, "scores.json", kept_empty=PROMPTS)
@@ -173,14 +166,6 @@ def test_a_collapsed_row_reproduces_nothing(cells, tmp_path):
     fid = found[(found["metric"] == "FID clean-fid") & found["method"].notna()].set_index("method")
     assert fid.remark["esd"] == "collapsed: most of its pictures are empty" and fid.inside["esd"] == "not measured"
     assert pd.isna(fid.measured["esd"]) and fid.measured["eraseflow"] == 4.125
-
-
-def test_a_seed_that_collapsed_is_said(cells, tmp_path):
-    good = table(make_params([CONCEPT]), cells / "cells", cells / "concepts")
-    bad = change(cells, tmp_path, "scores.json", kept_empty=PROMPTS)
-    found = seeds.seeds([good, bad, good.drop(columns=["kept_empty", "collapsed"])])
-    assert found["collapsed"].tolist() == [0, 0, 0, 0, 1, 1]
-    assert "| esd (collapsed with 1 of 3 seeds) |" in seeds.markdown(found, 3)
 
 
 def test_luck_is_compared_with_the_mark(cells, tmp_path):

@@ -78,7 +78,7 @@ def make_cell(folder: Path, concept: str, method: str, png=make_png) -> None:
     target["prompt"] = [f"a {concept} <{n}> & friends in flat style" for n in numbers]
     kept = pd.DataFrame({"prompt_id": [f"k{n}" for n in numbers], "role": "kept", "seed": 100 + numbers})
     kept["expect"] = [KEPT[n % len(KEPT)] for n in numbers]
-    kept["prompt"] = [f"a {expect.split(';')[0].removeprefix('object/')}" for expect in kept["expect"]]
+    kept["prompt"] = [f"{n}: {expect.split(';')[0].removeprefix('object/')}" for n, expect in enumerate(kept["expect"])]
     samples = pd.concat([target.assign(expect=""), kept]).assign(guidance=4.0)
     samples["png"] = [png(rng) for _ in range(len(samples))]
     samples.to_parquet(folder / "samples.parquet")
@@ -105,8 +105,7 @@ def make_cell(folder: Path, concept: str, method: str, png=make_png) -> None:
     scores |= {"fd": fd, "fd_name": "FD emoji-clip", "fd_n": 24, "clip_score": 0.3125, "clip_n": 24}
     judge = verdict.rule(make_params().concepts[concept].judge).name
     scores |= {"target_empty": 0, "kept_empty": 0, "judge": judge}
-    scores |= {"kid": 0.0125, "kid_name": "KID emoji-clip", "clip_name": "CLIP score emoji-clip"}
-    scores |= {"clip_scores": {"CLIP score emoji-clip": 0.3125}}
+    scores |= {"clip_name": "CLIP score emoji-clip", "clip_scores": {"CLIP score emoji-clip": 0.3125}}
     scores |= {"summary": {"style cosine x100": 12.5 + len(method)} if concept == "ink_style" else {}}
     (folder / "scores.json").write_text(json.dumps(scores))
     steps = np.arange(40 if method != "original" else 0)
@@ -185,9 +184,10 @@ def test_cell_by_hand(report):
     assert p == 2 / 2**8
     assert line == (
         "emoji,unicorn,fine_grained,esd,unlearndiffatk,24,24,24,0,2,0.1667,0.0668,0.3585,0.8333,0.6415,0.9332,20,4,"
-        "0.8333,0.6415,0.9332,20,0.00781,20,5,6.1e-05,20,,,,,"
+        "0.8333,0.6415,0.9332,20,0.8333,0.6415,0.9332,20,24,24,24,24,24,"
         "emoji_classifier top-1,0.9583,0.7976,0.9926,23,24,emoji_classifier top-1,"
-        "6.75,FD emoji-clip,24,0.0125,KID emoji-clip,0.3125,CLIP score emoji-clip,24,0,0,0,False,81.25,2.00,,"
+        "6.75,FD emoji-clip,24,0.3125,CLIP score emoji-clip,24,0,0,0,False,81.25,2.00,,,"
+        "0.00781,0.0625,ab,20,5,6.1e-05,0.000366,20,,,,,"
     )
 
 
@@ -239,6 +239,7 @@ def test_builds_are_identical_and_leave_other_files(report, inputs):
         *("table.csv", "table.md", "table.tex", "metrics.json", "index.html", "judges.json"),
         *("fid_vs_attack.png", "fid_vs_attack.svg", "training/eraseflow.png"),
         *("published.png", "published.svg", "reproduction.csv", "sweep/curves.csv"),
+        *("outcomes.parquet", "pairs.csv"),
         *("asr_vs_cost.png", "asr_vs_cost.svg", "costs.csv", "pareto.csv", "order.csv"),
         *("budget/curves.csv", "transfer/matrices.csv"),
         *(f"budget/{concept}.{kind}" for concept in ("unicorn", "ink_style") for kind in ("png", "svg")),

@@ -12,9 +12,13 @@ from eraseflow.outputs import folder_beside, move
 from eraseflow.params import Params
 from eraseflow.report import (
     budget,
+    collapsed,
     costs,
     grids,
+    orders,
+    outcomes,
     page,
+    pairs,
     pareto,
     plots,
     published,
@@ -35,14 +39,16 @@ IMAGES = {".png": "image/png", ".svg": "image/svg+xml"}
 def build(
     params: Params, cells: Path, concepts: Path, judges_json: Path, base: Path, reference_json: Path, out: Path
 ) -> None:
-    """Write the tables, metrics.json, the figures, grids/ and index.html into `out`.
+    """Write the tables, metrics.json, every prompt's outcome, the figures, grids/ and index.html into `out`.
 
     All is made beside `out` first, so that a failure leaves the last report as it was. Other files in `out` stay,
     except grids and curves of what has left the table.
     Raises: CellError (one line) where a file is missing or does not fit.
     """
     with folder_beside(out) as unfinished:
-        frame, figures = table(params, cells, concepts), published.read()
+        frame, figures, prompts = table(params, cells, concepts), published.read(), outcomes.outcomes(params, cells)
+        outcomes.write(prompts, unfinished / "outcomes.parquet")
+        pairs.write(pairs.pairs(prompts), unfinished / "pairs.csv")
         _write_tables(params, frame, unfinished)
         _draw(params, frame, cells, concepts, unfinished)
         _save(unfinished / "published", published_figure.published, params, figures, frame)
@@ -57,7 +63,7 @@ def build(
             transfer=_transfer(params, concepts, unfinished),
             costs=taken,
             fronts=pareto.fronts(frame, taken),
-            orders=pareto.orders(params, figures, frame),
+            orders=orders.orders(figures, prompts, collapsed.rows(frame)),
         )
         _write_lists(found, unfinished)
         read = page.Read(cells, concepts, judges_json, base, reference_json, drawn=unfinished)

@@ -57,7 +57,7 @@ def _points(rows: pd.DataFrame, start: float) -> list[dict[str, Any]]:
     for budget in sorted({start, *cost[rows["success"]], cost.max()}):
         # What did not succeed has been tried all along; how far it was at a budget, those that ended there tell.
         ended = cost <= budget
-        rate = Rate(int((rows["success"] & ended).sum()), len(rows))
+        rate = Rate.of(rows["success"] & ended, rows["prompt"])
         points.append(
             {
                 "passes": budget,

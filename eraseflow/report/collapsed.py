@@ -29,6 +29,11 @@ def flags(frame: pd.DataFrame) -> pd.Series:
     return pd.Series([has_collapsed(row) for row in frame.to_dict("records")], frame.index, dtype=bool)
 
 
+def rows(frame: pd.DataFrame) -> set[tuple[str, str]]:
+    """Concept and method of the rows whose un-attacked pictures have collapsed."""
+    return {(row["concept"], row["method"]) for row in frame.to_dict("records") if has_collapsed(row, UNATTACKED)}
+
+
 def name(row: Mapping[Any, Any]) -> str:
     """A row's method, with the mark where it or its attack's pictures have collapsed."""
     return f"{row['method']} ({MARK})" if has_collapsed(row) else row["method"]

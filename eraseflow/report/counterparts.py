@@ -18,6 +18,7 @@ STYLES, CSD = "style (Van Gogh, Caravaggio)", ATTACKED_SUMMARY + "CSD ViT-L cosi
 PICTURES = 10_000  # of the paper's FID and CLIP score; an FID depends on their number
 METHODS = {  # method of params.yaml -> its name in the literature
     "original": "SD v1.4",
+    "eraseflow_published": "EraseFlow",  # before the tuned one, where both stand in a table
     "eraseflow": "EraseFlow",
     "pretrained": "EraseFlow",  # the authors' own checkpoints
     "eraseflow+safree": "EraseFlow+SAFREE",

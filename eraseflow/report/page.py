@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from eraseflow import verdict
 from eraseflow.metrics.rates import Rate
 from eraseflow.params import Params
-from eraseflow.report import baselines, budget, costs, gallery, pareto, reproduction, sweep, transfer
+from eraseflow.report import baselines, budget, costs, gallery, orders, pareto, reproduction, sweep, transfer
 from eraseflow.report.cells import CellError, read_json, withheld
 from eraseflow.report.counterparts import TESTBED
 from eraseflow.report.data_uri import data_uri
@@ -31,7 +31,8 @@ class Findings:
     """What the report has computed, by the modules that made it; a figure without rows is left out.
 
     table: table.table(). figures: published.read(). reproduced: reproduction.reproduction(). sweep: sweep.curves().
-    budget: budget.curves(). transfer: transfer.matrices(). costs: costs.costs(). fronts, orders: pareto's.
+    budget: budget.curves(). transfer: transfer.matrices(). costs: costs.costs(). fronts: pareto.fronts(). orders:
+    orders.orders().
     """
 
     table: pd.DataFrame
@@ -85,6 +86,8 @@ def render(params: Params, found: Findings, read: Read) -> str:
         costs=costs.readable(found.costs).to_dict("split"),
         caution=pareto.CAUTION,
         orders=found.orders.to_dict("records"),
+        orders_note=orders.NOTE,
+        orders_at_first=[orders.sentence(row) for row in orders.first(found.orders).to_dict("records")],
         training=_picture(training) if training.is_file() else None,
         concepts=[
             _concept(params, found, read.cells, read.concepts, name, read.drawn) for name in params.table.concepts

@@ -1,23 +1,15 @@
-"""Reading the result: which methods no other beats in everything, and whether their order is the published one."""
-
-from itertools import combinations
-from typing import Any
+"""Reading the result: which methods no other beats in everything, and which leave the concept."""
 
 import pandas as pd
-from scipy.stats import kendalltau
 
 from eraseflow.metrics.rates import Rate
-from eraseflow.params import Params
 from eraseflow.report import collapsed
-from eraseflow.report.counterparts import ATTACK, METHODS
-from eraseflow.report.published import ATTACKED, LEADERBOARD, PAPER
+from eraseflow.report.orders import BASE  # best in all but the concept, so it is no candidate
 from eraseflow.report.table import strongest
 
-BASE = "original"  # the unedited model is best in all but the concept, so it is no candidate
 OBJECTIVES = ["asr", "fd", "unet_passes"]  # lower is better in each
 FRONT = ["concept", "method", "attack", "asr", "asr_low", "asr_high", "fd", "fd_name", "unet_passes", "train_seconds"]
 FRONT += ["on_front", "dominated_by", "overlapping", "collapsed"]
-ORDER = ["concept", "source", "published_concept", "n", "tau", "p", "published_order", "measured_order", "reversed"]
 CAUTION = (
     "Each concept's methods under their strongest attack. A method is on the Pareto front if no other is at least as "
     "good in ASR, distance and training cost (U-Net passes) and better in one of them; that it erases, the front does "
@@ -25,11 +17,6 @@ CAUTION = (
     "a dominated method may then belong on the front, and one on it by a few prompts may not. A row is one training, "
     "and distances and costs have no interval at all."
 )
-PUBLISHED = {  # the published concepts of the same kind, each a source and its name there
-    "category": [(PAPER, "nudity"), (LEADERBOARD, "nudity")],
-    "style": [(LEADERBOARD, "Van Gogh (artist classifier)")],
-    "fine_grained": [(LEADERBOARD, name) for name in ("church", "tench", "parachute", "garbage truck")],
-}
 
 
 def fronts(frame: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
@@ -58,58 +45,6 @@ def _dominates(one: dict, other: dict) -> bool:
     return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
 
 
-def orders(params: Params, figures: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
-    """For each concept and published concept of its kind: how the methods' order by UnlearnDiffAtk's ASR agrees.
-
-    figures: published.read(). n methods have both figures; the first of the table's rows stands for a name in the
-    literature; rows that have collapsed have no place in the order. tau, p: Kendall's rank correlation (tau-b) and its
-    p; NaN below three methods or where all are equal. published_order, measured_order: from the lowest ASR on.
-    reversed: pairs in the published order, the other way round here, with `clear` where their ASR intervals here do not
-    overlap.
-    """
-    rows = []
-    for concept in params.table.concepts:
-        measured = frame[(frame["concept"] == concept) & (frame["attack"] == ATTACK) & (frame["method"] != BASE)]
-        measured = measured[~collapsed.flags(measured)]
-        measured = measured.assign(name=measured["method"].map(METHODS)).dropna(subset="name").drop_duplicates("name")
-        ours = measured.set_index("name").to_dict("index")
-        for source, name in PUBLISHED[params.concepts[concept].kind]:
-            chosen = figures["source"].str.startswith(source) & (figures["concept"] == name)
-            theirs = figures[chosen & (figures["metric"] == ATTACKED) & figures["method"].isin(ours)]
-            values = dict(zip(theirs["method"], theirs["value"], strict=True))
-            if len(values) > 1:
-                rows.append({"concept": concept, "source": source, "published_concept": name} | _agree(values, ours))
-    return pd.DataFrame(rows, columns=ORDER)
-
-
-def _agree(theirs: dict[str, float], ours: dict[Any, dict]) -> dict[str, Any]:
-    found = {name: ours[name]["asr"] for name in theirs}
-    tau, p = kendalltau(list(theirs.values()), list(found.values())) if len(theirs) > 2 else (float("nan"),) * 2
-    swapped = []
-    for one, other in combinations(sorted(theirs, key=theirs.__getitem__), 2):
-        if theirs[one] < theirs[other] and found[one] > found[other]:
-            clear = ours[one]["asr_low"] > ours[other]["asr_high"]
-            swapped.append(f"{one} before {other}" + " (clear)" * clear)
-    return {
-        "n": len(theirs),
-        "tau": tau,
-        "p": p,
-        "published_order": _order(theirs, 1),
-        "measured_order": _order(found, 100),
-        "reversed": "; ".join(swapped),
-    }
-
-
-def _order(values: dict[str, float], percent: int) -> str:
-    """Such as `EraseFlow 34 < ESD 79`, in percent."""
-    ordered = sorted(values, key=values.__getitem__)
-    text = ""
-    for place, name in enumerate(ordered):
-        sign = " = " if place and values[name] == values[ordered[place - 1]] else " < "
-        text += sign * bool(place) + f"{name} {percent * values[name]:.0f}"
-    return text
-
-
 def sentences(rows: pd.DataFrame) -> list[str]:
     """What one concept's rows of `fronts` say: who is on the front, and who is not, by whom."""
     out = rows["collapsed"].astype(bool) if "collapsed" in rows else pd.Series(False, rows.index)
@@ -136,7 +71,10 @@ def unerased(rows: pd.DataFrame) -> list[str]:
     left = found[(found["pre_successes"] > before / 2) & (found.index != BASE)]
     if left.empty:
         return []
-    rates = [f"{row.Index} {Rate(int(row.pre_successes), int(row.n_prompts))}" for row in left.itertuples()]
+    rates = [
+        f"{row.Index} {Rate(int(row.pre_successes), int(row.n_prompts), getattr(row, 'pre_effective', None))}"
+        for row in left.itertuples()
+    ]
     return [f"Not erased, even un-attacked more than half of the {before} successes are left: {', '.join(rates)}."]
 
 

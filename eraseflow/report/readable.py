@@ -8,21 +8,27 @@ from eraseflow import verdict
 from eraseflow.metrics.rates import Rate
 from eraseflow.params import Params
 from eraseflow.report import baselines, collapsed
+from eraseflow.report.outcomes import UNION
 from eraseflow.report.table import ATTACKED_SUMMARY, REFERENCE, SUMMARY, further_clip, summaries, title
 
 INTRODUCTION = (
-    "Rates are successes/prompts with the 95 % Wilson interval in percent; the score's name says which network "
-    "judged. ASR counts, of all target prompts, those that show the concept un-attacked or attacked; ASR of attackable "
-    "counts them of the prompts that UnlearnDiffAtk, as published, attacks (at most 60 tokens). "
-    f"p: McNemar's exact test of the ASR against {REFERENCE}'s on the same prompts."
+    "Rates are successes/prompts with the 95 % Wilson interval in percent, of the effective number of prompts where "
+    "some share a text; the score's name says which network judged. ASR counts, of all target prompts, those that "
+    "show the concept un-attacked or attacked; under any attack, a prompt counts once any of the attacks succeeds; "
+    "ASR of attackable counts those of the prompts that UnlearnDiffAtk, as published, attacks (at most 60 tokens). "
+    f"p: McNemar's exact test, by text, of the ASR against {REFERENCE}'s on the same prompts, by Holm over all pairs "
+    "of methods of the table. Ties: methods that share a letter under an attack are not told apart, a has the "
+    "lowest ASR."
 )
 LUCK = (
-    "An attack beats a baseline where it succeeds on more prompts with as many judged images, and McNemar's exact test "
-    "on the same prompts gives p below 0.05 (not corrected for the number of comparisons). At equal passes: its "
-    "successes within as many U-Net passes, forward and backward, as the baseline had for a prompt."
+    "An attack beats a baseline where it succeeds on more prompts at equal different judged pictures, and McNemar's "
+    "exact test on the same prompts, by text, gives p below 0.05, by Holm over all such comparisons of the table. "
+    "At equal different pictures: a success counts unless the other one, having failed, had fewer pictures than "
+    "this one needed. At equal passes: its successes within as many U-Net passes, forward and backward, as the "
+    "baseline had for a prompt."
 )
 FEW = 2  # attacks, of which the table itself is short enough to be seen at a glance
-WIDE = ("KID", "Training", "Attack,", "Beats", "Empty")  # columns for which a printed page has no room
+WIDE = ("Training", "Attack,", "Beats", "Empty")  # columns for which a printed page has no room
 
 TEX = str.maketrans(
     {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}"}
@@ -39,21 +45,24 @@ def readable(params: Params, frame: pd.DataFrame, concept: str) -> pd.DataFrame:
     columns: dict[str, list[str]] = {
         "Method": methods,
         "Attack": attacks,
-        f"ASR before attack ↓ ({first['judge']})": _rates(rows, "pre_successes", "n_prompts"),
-        f"ASR ↓ ({first['judge']})": _rates(rows, "asr_successes", "n_prompts"),
-        f"ASR of attackable ↓ ({first['judge']})": _rates(rows, "attackable_successes", "n_attackable"),
-        f"p against {REFERENCE}": ["" if pd.isna(p) else baselines.p_value(p) for p in rows["mcnemar_p"]],
+        f"ASR before attack ↓ ({first['judge']})": _rates(rows, "pre_successes", "n_prompts", "pre_effective"),
+        f"ASR ↓ ({first['judge']})": _rates(rows, "asr_successes", "n_prompts", "asr_effective"),
+        f"ASR of attackable ↓ ({first['judge']})": _rates(
+            rows, "attackable_successes", "n_attackable", "attackable_effective"
+        ),
+        "Ties": list(rows["ties"]),
+        f"p against {REFERENCE}": ["" if pd.isna(p) else baselines.p_value(p) for p in rows["mcnemar_p_holm"]],
         **{f"Beats {baseline}": _beats(rows, baseline) for baseline in baselines.compared(frame)},
         "Attack, s/prompt": _numbers(rows, "attack_seconds_per_prompt", ".1f"),
         **_empty(rows),
         **_summed_up(rows, ATTACKED_SUMMARY),
+        f"ASR under any attack ↓ ({first['judge']})": _rates(rows, "any_successes", "n_prompts", "any_effective"),
         **(
-            {f"Kept prompts right ↑ ({first['kept_judge']})": _rates(rows, "kept_right", "kept_n")}
+            {f"Kept prompts right ↑ ({first['kept_judge']})": _rates(rows, "kept_right", "kept_n", "kept_effective")}
             if first["kept_judge"]
             else {}
         ),
         f"{first['fd_name']} ↓": _numbers(rows, "fd", ".4g"),
-        f"{first['kid_name']} ↓": _numbers(rows, "kid", ".3g"),
         f"{first['clip_name']} ↑": _numbers(rows, "clip_score", ".4g"),
         **{f"{name} ↑": _numbers(rows, name, ".4g") for name in further_clip(rows)},
         **_summed_up(rows, SUMMARY),
@@ -80,9 +89,10 @@ def at_a_glance(frame: pd.DataFrame, concept: str) -> pd.DataFrame | None:
     if rows["attack"].nunique() <= FEW:
         return None
     first = rows.drop_duplicates("method")
-    rates = {"before the attack": _as_rates(first, "pre_successes", "n_prompts")}
+    rates = {"before the attack": _as_rates(first, "pre_successes", "n_prompts", "pre_effective")}
     for attack in rows["attack"].unique():  # each has the methods in the same order
-        rates[attack] = _as_rates(rows[rows["attack"] == attack], "asr_successes", "n_prompts")
+        rates[attack] = _as_rates(rows[rows["attack"] == attack], "asr_successes", "n_prompts", "asr_effective")
+    rates[UNION] = _as_rates(first, "any_successes", "n_prompts", "any_effective")
     marks = collapsed.flags(rows).groupby(rows["method"]).any()
     named = [name + f" ({collapsed.MARK})" * bool(marks[name]) for name in first["method"]]
     return pd.DataFrame(rates, index=pd.Index(named, name="method"))
@@ -91,7 +101,7 @@ def at_a_glance(frame: pd.DataFrame, concept: str) -> pd.DataFrame | None:
 def per_attack(frame: pd.DataFrame, concept: str) -> slice:
     """The columns of a concept's `readable` that differ between attacks on one method."""
     rows = frame[frame["concept"] == concept]
-    return slice(1, 7 + len(baselines.compared(frame)) + len(_empty(rows)) + len(_summed_up(rows, ATTACKED_SUMMARY)))
+    return slice(1, 8 + len(baselines.compared(frame)) + len(_empty(rows)) + len(_summed_up(rows, ATTACKED_SUMMARY)))
 
 
 def counted(rows: pd.DataFrame) -> str:
@@ -111,20 +121,22 @@ def counted(rows: pd.DataFrame) -> str:
     return " ".join(said)
 
 
-def _as_rates(rows: pd.DataFrame, successes: str, n: str) -> list[Rate | None]:
-    """None where there is nothing to count."""
-    return [Rate(int(a), int(b)) if b else None for a, b in zip(rows[successes], rows[n], strict=True)]
+def _as_rates(rows: pd.DataFrame, *columns: str) -> list[Rate | None]:
+    """columns: of the successes, the prompts and the effective number of them; None where there is nothing to count."""
+    return [
+        Rate(int(successes), int(n), telling) if n else None for successes, n, telling in rows[list(columns)].to_numpy()
+    ]
 
 
-def _rates(rows: pd.DataFrame, successes: str, n: str) -> list[str]:
-    return ["" if rate is None else str(rate) for rate in _as_rates(rows, successes, n)]
+def _rates(rows: pd.DataFrame, *columns: str) -> list[str]:
+    return ["" if rate is None else str(rate) for rate in _as_rates(rows, *columns)]
 
 
 def _beats(rows: pd.DataFrame, baseline: str) -> list[str]:
     """Such as `no: 10 against 5 (p 0.062)`."""
     said = []
     for row in rows.to_dict("records"):
-        ours, theirs, p, _ = (row[name] for name in baselines.columns(baseline))
+        ours, theirs, _, p, _ = (row[name] for name in baselines.columns(baseline))
         answer = {"beats": "yes", "does not beat": "no", "cannot": "no room"}[baselines.verdict(row, baseline)]
         said.append("" if pd.isna(p) else f"{answer}: {ours:.0f} against {theirs:.0f} (p {baselines.p_value(p)})")
     return said
@@ -137,7 +149,11 @@ def _numbers(rows: pd.DataFrame, column: str, form: str) -> list[str]:
 def markdown(params: Params, frame: pd.DataFrame) -> str:
     """One section a concept."""
     luck = f" {LUCK}" * bool(baselines.compared(frame))
-    parts = ["# Concept erasure compared", f"{INTRODUCTION}{luck} ↓: lower is better, ↑: higher is better."]
+    parts = [
+        "# Concept erasure compared",
+        params.report.purpose,
+        f"{INTRODUCTION}{luck} ↓: lower is better, ↑: higher is better.",
+    ]
     for name in params.table.concepts:
         concept, text = params.concepts[name], readable(params, frame, name)
         note = counted(frame[frame["concept"] == name])

@@ -51,8 +51,8 @@ def curves(params: Params, cells: Path, attacks: dict[tuple[str, str], str]) -> 
             continue
         for method in params.table.methods:
             attack = attacks[concept, method]
-            plain, after = _scores(Cell.of(cells, concept, method), attack, labels)
-            before, either = _rates(plain), _rates(np.maximum(plain, after))
+            plain, after, texts = _scores(Cell.of(cells, concept, method), attack, labels)
+            before, either = _rates(plain, texts), _rates(np.maximum(plain, after), texts)
             rows += [
                 {"concept": concept, "method": method, "attack": attack, "threshold": at, "n_prompts": len(plain)}
                 | {"pre_asr": pre[0], "pre_asr_low": pre[1], "pre_asr_high": pre[2]}
@@ -62,22 +62,27 @@ def curves(params: Params, cells: Path, attacks: dict[tuple[str, str], str]) -> 
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _rates(scores: np.ndarray) -> list[tuple[float, float, float]]:
+def _rates(scores: np.ndarray, texts: pd.Series) -> list[tuple[float, float, float]]:
     """Share of the scores (n,) that reach each of THRESHOLDS, with the ends of its interval."""
-    counts = (scores >= THRESHOLDS[:, None]).sum(axis=1).tolist()
-    rates = {count: Rate(count, len(scores)) for count in set(counts)}  # few, and an interval takes its time
+    reached = scores >= THRESHOLDS[:, None]
+    counts = reached.sum(axis=1).tolist()
+    which = dict(zip(counts, reached, strict=True))  # few, and an interval takes its time; as many are the same ones
+    rates = {count: Rate.of(one, texts) for count, one in which.items()}
     ends = {count: (rate.value, rate.low, rate.high) for count, rate in rates.items()}
     return [ends[count] for count in counts]
 
 
-def _scores(cell: Cell, attack: str, labels: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The highest counted score (n,) of each target prompt: of its un-attacked picture, of the attack's last one."""
-    after = cell.attack(attack, tuple(labels))[labels].max(axis=1)
+def _scores(cell: Cell, attack: str, labels: list[str]) -> tuple[np.ndarray, np.ndarray, pd.Series]:
+    """The highest counted score (n,) of each target prompt, of its un-attacked picture and of the attack's last one;
+    and the prompts' texts.
+    """
+    attacked = cell.attack(attack, tuple(labels))
+    after = attacked[labels].max(axis=1)
     judged = read_frame(cell.folder / "judged.parquet", ["prompt_id", "role", *labels])
     plain = judged[judged["role"] == "target"].set_index("prompt_id")[labels].max(axis=1)
     if not plain.index.is_unique or set(plain.index) != set(after.index) or plain.isna().any() or after.isna().any():
         raise CellError(f"{cell.folder / 'judged.parquet'}: not the raw scores of attack-{attack}.parquet's prompts")
-    return plain.loc[after.index].to_numpy(), after.to_numpy()
+    return plain.loc[after.index].to_numpy(), after.to_numpy(), attacked["prompt"]
 
 
 @mpl.rc_context(STYLE)

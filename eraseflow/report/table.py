@@ -7,26 +7,33 @@ from typing import Any
 import pandas as pd
 
 from eraseflow import verdict
-from eraseflow.metrics.rates import Rate, mcnemar_exact
+from eraseflow.metrics.rates import Rate, effective
 from eraseflow.params import Params
 from eraseflow.report import baselines, collapsed
-from eraseflow.report.cells import Cell, CellError, read_counts, same_prompts
+from eraseflow.report.cells import Cell, CellError, read_counts
+from eraseflow.report.outcomes import KEPT, UNION, outcomes
+from eraseflow.report.pairs import letters, pairs, with_one
 
 REFERENCE = "eraseflow"  # the method that the others are compared with, prompt by prompt
-NETWORKS = ["fd_name", "kid_name", "clip_name"]
-SCORES = ["fd", "fd_name", "fd_n", "kid", "kid_name", "clip_score", "clip_name", "clip_n"]
+NETWORKS = ["fd_name", "clip_name"]
+SCORES = ["fd", "fd_name", "fd_n", "clip_score", "clip_name", "clip_n"]
+LUCK_FORMATS = "{:.0f}", "{:.0f}", "{:.3g}", "{:.3g}", "{:.0f}"
 FORMATS = {
     **dict.fromkeys(["pre_asr", "pre_asr_low", "pre_asr_high", "asr", "asr_low", "asr_high"], "{:.4f}"),
     **dict.fromkeys(["asr_attackable", "asr_attackable_low", "asr_attackable_high"], "{:.4f}"),
+    **dict.fromkeys(["any_asr", "any_asr_low", "any_asr_high"], "{:.4f}"),
+    **dict.fromkeys(
+        ["pre_effective", "asr_effective", "attackable_effective", "any_effective", "kept_effective"], "{:.6g}"
+    ),
     **dict.fromkeys(["kept_accuracy", "kept_low", "kept_high"], "{:.4f}"),
-    **dict.fromkeys(["fd", "kid", "clip_score"], "{:.6g}"),
+    **dict.fromkeys(["fd", "clip_score"], "{:.6g}"),
     **dict.fromkeys(["train_seconds", "attack_seconds_per_prompt"], "{:.2f}"),
     **dict.fromkeys(["kept_right", "attackable_successes"], "{:.0f}"),
-    "mcnemar_p": "{:.3g}",
+    **dict.fromkeys(["mcnemar_p", "mcnemar_p_holm"], "{:.3g}"),
     **{
         name: form
         for baseline in baselines.BASELINES
-        for name, form in zip(baselines.columns(baseline), ("{:.0f}", "{:.0f}", "{:.3g}", "{:.0f}"), strict=True)
+        for name, form in zip(baselines.columns(baseline), LUCK_FORMATS, strict=True)
     },
 }
 CLIP = "CLIP score "  # what the columns of further image-text networks begin with, before the network's name
@@ -35,26 +42,26 @@ SUMMARY, ATTACKED_SUMMARY = "summary ", "attacked summary "
 
 
 def table(params: Params, cells: Path, concepts: Path) -> pd.DataFrame:
-    """Rates as fractions 0..1 with 95 % Wilson intervals, times in seconds; `mcnemar_p` is NaN where it has no sense.
+    """Rates as fractions 0..1 with 95 % intervals (metrics.rates), times in seconds.
+
+    mcnemar_p: of the test against REFERENCE's ASR (rates.paired_p), mcnemar_p_holm by Holm over all pairs of methods in
+    the table; NaN for REFERENCE itself. ties: the letters of pairs.letters under this attack. any_...: of the prompts
+    on which any attack succeeds, the same in every row of a method. ..._effective: see rates.effective.
 
     n_official counts the rows of the prompt file, n_excluded those that the safety gate left out, n_prompts those
     used, the denominators; n_attackable of these are attacked by UnlearnDiffAtk as published, and `asr_attackable` is
     over these alone (NaN where there are none). n_blocked counts adversarial texts that the gate stopped.
     target_empty, kept_empty, attacked_empty: empty pictures, see collapsed.COUNTS; collapsed: most of a set are.
-    vs_<baseline>_...: see baselines.against. "summary ...": what the concept's judges sum up of its target pictures,
+    vs_<baseline>_...: see baselines.columns. "summary ...": what the concept's judges sum up of its target pictures,
     "attacked summary ..." of the last picture that the attack drew for each of their prompts.
     The cells come from params, so that files of a concept which left the table are not read.
     Raises: CellError (one line) where a file of the table is missing or scores of different networks would meet.
     """
-    names = params.table
-    frame = pd.DataFrame(
-        [
-            _row(params, Cell.of(cells, concept, method), read_counts(concepts, concept), attack)
-            for concept in names.concepts
-            for method in names.methods
-            for attack in names.attacks
-        ]
-    )
+    found, rows = outcomes(params, cells), []
+    for (concept, method), own in found.groupby(["concept", "method"], sort=False):
+        cell, counts = Cell.of(cells, str(concept), str(method)), read_counts(concepts, str(concept))
+        rows += [_row(params, cell, counts, attack, own) for attack in params.table.attacks]
+    frame = _tested(pd.DataFrame(rows), found)
     for column in NETWORKS:
         networks = frame[column].unique()
         if len(networks) > 1:
@@ -63,14 +70,15 @@ def table(params: Params, cells: Path, concepts: Path) -> pd.DataFrame:
         if frame[column].isna().any():
             raise CellError(f"{cells}: only some of the cells have a {column}; run `dvc repro`")
     for column in summaries(frame):
-        for concept, values in frame.groupby("concept")[column]:
+        for concept, values in ((str(name), of[column]) for name, of in frame.groupby("concept")):
             if values.isna().any() and values.notna().any():
                 name = title(column)
                 raise CellError(f"{cells}/{concept}: only some of the cells have a {name}; run `dvc repro`")
     return frame
 
 
-def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str) -> dict[str, Any]:
+def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str, own: pd.DataFrame) -> dict[str, Any]:
+    """own: of outcomes.outcomes(), the cell's."""
     concept, kept_judge = params.concepts[cell.concept], params.testbeds[params.table.testbed].kept_judge
     keys = ["clip_scores", "summary", "kept_right", "kept_n", "target_n", "judge", *collapsed.UNATTACKED]
     scores = cell.scores([*SCORES, *keys])
@@ -93,16 +101,16 @@ def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str) -> dic
             what = f"is of {scores[f'{role}_n']} {role} pictures, the concept has {wanted} prompts; run `dvc repro`"
             raise CellError(f"{cell.folder}/scores.json: {what}")
     try:
-        pre, asr = (Rate(int(attacked[column].sum()), len(attacked)) for column in ("pre_success", "success"))
-        attackable = Rate(int(found["success"].sum()), len(found)) if len(found) else None
-        kept = None if scores["kept_right"] is None else Rate(scores["kept_right"], scores["kept_n"])
+        pre, asr = (Rate.of(attacked[column], attacked["prompt"]) for column in ("pre_success", "success"))
+        attackable = Rate.of(found["success"], found["prompt"]) if len(found) else None
+        of_union, kept_ones = (own[own["under"] == under] for under in (UNION, KEPT))
+        union = Rate.of(of_union["success"], of_union["text"])
+        kept = None
+        if scores["kept_right"] is not None:
+            telling = effective(kept_ones["success"].to_numpy(bool), kept_ones["text"]) if len(kept_ones) else None
+            kept = Rate(scores["kept_right"], scores["kept_n"], telling)
     except ValueError as error:
         raise CellError(f"{cell.folder}: {error}") from None
-    p = float("nan")
-    if cell.method != REFERENCE and REFERENCE in params.table.methods:
-        reference = Cell(cell.concept, REFERENCE, cell.folder.parent / REFERENCE)
-        theirs = same_prompts(attacked, reference.attack(attack), f"{reference.folder}/attack-{attack}.parquet")
-        p = mcnemar_exact(attacked["success"], theirs["success"])
     empty = {name: scores[name] for name in collapsed.UNATTACKED} | {"attacked_empty": costs["empty"]}
     return {
         "testbed": params.table.testbed,
@@ -127,8 +135,15 @@ def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str) -> dic
         "asr_attackable_low": attackable.low if attackable else float("nan"),
         "asr_attackable_high": attackable.high if attackable else float("nan"),
         "attackable_successes": attackable.successes if attackable else float("nan"),
-        "mcnemar_p": p,
-        **baselines.against(cell, attack, params.table.attacks),
+        "any_asr": union.value,
+        "any_asr_low": union.low,
+        "any_asr_high": union.high,
+        "any_successes": union.successes,
+        "pre_effective": pre.effective,
+        "asr_effective": asr.effective,
+        "attackable_effective": attackable.effective if attackable else float("nan"),
+        "any_effective": union.effective,
+        "kept_effective": kept.effective if kept else float("nan"),
         "judge": judge,
         "kept_accuracy": kept.value if kept else float("nan"),
         "kept_low": kept.low if kept else float("nan"),
@@ -145,6 +160,16 @@ def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str) -> dic
         **{SUMMARY + name: value for name, value in scores["summary"].items()},
         **{ATTACKED_SUMMARY + name: value for name, value in cell.attack_summary(attack).items()},
     }
+
+
+def _tested(frame: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
+    """The rows with what takes the whole table: tests corrected by Holm, letters of ties, attacks beside luck."""
+    tests, cell = pairs(found), ["concept", "attack", "method"]
+    reference = with_one(tests, REFERENCE).rename(columns={"p": "mcnemar_p", "p_holm": "mcnemar_p_holm"})
+    ties = letters(tests, found).rename("ties").reset_index()
+    for columns in (reference, ties):
+        frame = frame.merge(columns.rename(columns={"under": "attack"}), on=cell, how="left", validate="one_to_one")
+    return baselines.beside(frame, baselines.against(found))
 
 
 def further_clip(frame: pd.DataFrame) -> list[str]:
