@@ -31,7 +31,7 @@ from eraseflow.checks.fields import (
     check_steps,
 )
 from eraseflow.checks.words import check_wording
-from eraseflow.emoji.vocabulary import NAMES, STYLES
+from eraseflow.emoji.vocabulary import HELD_OUT_PAIRS, NAMES, STYLES
 from eraseflow.mistakes import ParamsError, read, read_yaml
 from eraseflow.prompt_files import I2P_PLACES
 
@@ -99,7 +99,7 @@ class Testbed(Block):
     safety_judge: "ConceptJudge | None" = None
 
 
-PictureBatch = Annotated[int, Field(ge=2, le=len(NAMES) * len(STYLES))]  # drawn without replacement
+PictureBatch = Annotated[int, Field(ge=2, le=len(NAMES) * len(STYLES) - len(HELD_OUT_PAIRS))]  # drawn without replacement
 
 
 class BaseTraining(Block):

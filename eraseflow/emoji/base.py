@@ -1,14 +1,16 @@
 """The emoji base model: trains tokenizer, text encoder, autoencoder and U-Net and assembles the pipeline."""
 
-import shutil
 from pathlib import Path
 
 import pandas as pd
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
-from transformers import CLIPTextModel
+from transformers import CLIPTextModel, CLIPTokenizer
 
-from eraseflow.emoji import autoencoder, denoiser, pictures, text_encoder, tokenizer
+from eraseflow.emoji import autoencoder, denoiser, english, pictures, text_encoder, tokenizer
+from eraseflow.emoji.captions import pool
+from eraseflow.emoji.vocabulary import HELD_OUT_PAIRS
+from eraseflow.outputs import replacing
 from eraseflow.params import BaseTraining
 from eraseflow.shards import WORK, fingerprint, forget
 
@@ -16,45 +18,44 @@ from eraseflow.shards import WORK, fingerprint, forget
 def train(parquet: Path, folder: Path, settings: BaseTraining, resume: bool) -> None:
     """Train the parts and save the whole pipeline in `folder`, with `losses.csv`.
 
-    Text encoder and autoencoder are kept in a work folder when done, the U-Net every 500 steps; with
-    `resume` they are picked up from there if pictures and settings are the same.
+    Parts that are done are kept in a work folder, unfinished ones every 250 steps; with `resume` they are picked up
+    from there if pictures and settings are the same. The network is needed until the text encoder's training begins.
     """
     name = "base-" + fingerprint(parquet, settings)
     work = WORK / name
     work.mkdir(parents=True, exist_ok=True)
     table, images = pictures.load(parquet)
-    words = tokenizer.build(work / "tokenizer")
-    losses = {}
+    pairs = list(zip(table["name"], table["style"], strict=True))
+    trained = [row for row, pair in enumerate(pairs) if pair not in HELD_OUT_PAIRS]
+    images = images[trained]
 
-    if not (resume and (work / "text_encoder").exists()):
-        model, curve = text_encoder.train(
-            words, table, images, settings.text_encoder_steps, settings.text_encoder_batch, settings.seed
-        )
-        pd.Series(curve).to_csv(work / "text_encoder.csv", index=False)
-        model.save_pretrained(work / "text_encoder")
+    _text_encoder(work, settings, resume)
+    words, text = (
+        CLIPTokenizer.from_pretrained(work / "tokenizer"),
+        CLIPTextModel.from_pretrained(work / "text_encoder"),
+    )
     if not (resume and (work / "vae").exists()):
         model, curve = autoencoder.train(
             images, settings.latent_channels, settings.autoencoder_steps, settings.autoencoder_batch, settings.seed + 1
         )
-        pd.Series(curve).to_csv(work / "vae.csv", index=False)
-        model.save_pretrained(work / "vae")
-    for part in ("text_encoder", "vae"):
-        losses[part] = pd.read_csv(work / f"{part}.csv").iloc[:, 0]
-    text = CLIPTextModel.from_pretrained(work / "text_encoder")
+        _keep(work, "vae", model, curve)
     vae = AutoencoderKL.from_pretrained(work / "vae")
 
     with torch.no_grad():
         latents = vae.encode(images * 2 - 1).latent_dist.mean * vae.config.scaling_factor
+    captions = [pool()[pairs[row]] for row in trained]
+    texts = list(dict.fromkeys(caption.text for shown in captions for caption in shown))
     unet, curve = denoiser.train(
-        table,
         latents,
-        denoiser.embed_captions(text, words),
+        captions,
+        ({text: row for row, text in enumerate(texts)}, denoiser.embed(text, words, texts)),
         settings.unet_steps,
         settings.unet_batch,
         settings.seed + 2,
         work / "unet.pt",
         resume,
     )
+    losses = {part: pd.read_csv(work / f"{part}.csv").iloc[:, 0] for part in ("text_encoder", "vae")}
     losses["unet"] = pd.Series(curve)
     pipeline = StableDiffusionPipeline(
         vae=vae,
@@ -66,9 +67,26 @@ def train(parquet: Path, folder: Path, settings: BaseTraining, resume: bool) -> 
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    whole = work / "pipeline"
-    pipeline.save_pretrained(whole)
-    pd.DataFrame(losses).rename_axis("step").to_csv(whole / "losses.csv", float_format="%.5f")
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.move(whole, folder)
+    with replacing(folder) as whole:
+        pipeline.save_pretrained(whole)
+        pd.DataFrame(losses).rename_axis("step").to_csv(whole / "losses.csv", float_format="%.5f")
     forget(name)
+
+
+def _text_encoder(work: Path, settings: BaseTraining, resume: bool) -> None:
+    """Train tokenizer and text encoder, unless they are in the work folder."""
+    if resume and (work / "text_encoder").exists():
+        return
+    texts = english.read()
+    words = tokenizer.build(texts, work / "tokenizer")
+    model, curve = text_encoder.train(
+        words, texts, settings.text_encoder_steps, settings.text_encoder_batch, settings.seed, work, resume
+    )
+    _keep(work, "text_encoder", model, curve)
+
+
+def _keep(work: Path, part: str, model, curve: list[float]) -> None:
+    """Keep a trained part and its losses; the folder is there only when it is whole."""
+    pd.Series(curve).to_csv(work / f"{part}.csv", index=False)
+    with replacing(work / part) as unfinished:
+        model.save_pretrained(unfinished)
