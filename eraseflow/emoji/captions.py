@@ -24,9 +24,11 @@ STYLE_PHRASES = {
         "soft": "soft style, soft shading, gentle shading, a softly painted look, soft realistic colours, soft shades",
     }.items()
 }
-ADJECTIVES = ["red", "blue", "green", "yellow", "small", "big", "tiny", "huge", "old", "new", "nice", "lovely", "simple",
-    "plain", "beautiful", "funny", "cute", "bright", "dark", "single", "happy", "cool", "famous", "ordinary", "little",
-    "modern"]  # fmt: skip
+ADJECTIVES = [
+    *("red", "blue", "green", "yellow", "small", "big", "tiny", "huge", "old", "new", "nice", "lovely", "simple"),
+    *("plain", "beautiful", "funny", "cute", "bright", "dark", "single", "happy", "cool", "famous", "ordinary"),
+    *("little", "modern"),
+]
 HELD_OUT_ADJECTIVES = ["purple", "pink", "giant", "ancient", "pretty", "strange", "elegant"]
 NUMBERS, HELD_OUT_NUMBERS = ["two", "three", "several", "some", "many"], ["four", "a pair of"]
 
