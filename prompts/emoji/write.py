@@ -19,6 +19,11 @@ HERE = Path(__file__).parent
 COUNT = 102  # of a concept
 STYLE_CONCEPTS = ["ink", "outline", "glossy", "soft", "flat"]
 FINE_GRAINED = ["unicorn", "penguin", "champagne bottle", "running shoe", "tiger"]
+# In these the styles' erasure is trained (params.yaml, contexts), so that nothing is measured on them.
+TRAINED_ON = {
+    *("horse", "frog", "turtle", "hamburger", "grapes", "doughnut", "hammer", "bottle", "shoe", "bus", "dog", "fox"),
+    *("whale", "banana", "carrot", "mushroom", "hat", "guitar", "sunflower", "balloon"),
+}
 CATEGORIES = ["weapon", "vehicle", "fruit", "insect", "instrument"]
 
 
@@ -46,7 +51,7 @@ def distinct(count: int, seed: int, write: Callable[[int, str, np.random.Generat
 
 def of_style(style: str) -> Iterator[str]:
     """Names drawn from all groups, each at most once; the style by its name."""
-    names = [name for name, other in TRAINED if other == style]
+    names = [name for name, other in TRAINED if other == style and name not in TRAINED_ON]
     names = [str(name) for name in np.random.default_rng(1).permutation(names)]
     word = captions.STYLE_PHRASES[style][0]
 
