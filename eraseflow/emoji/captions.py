@@ -108,14 +108,27 @@ def random_caption(name: str, style: str, rng: np.random.Generator) -> Caption:
         "name and group": f"{name} {group_of(name)}",
         "group": group_of(name),
     }.get(subject, name)
-    if rng.random() < WITH_ADJECTIVE:
-        noun = f"{rng.choice(ADJECTIVES)} {noun}"
-    elif rng.random() < WITH_NUMBER:
-        noun = f"{rng.choice(NUMBERS)} {plural(noun)}"
+    noun = counted(noun, rng)
     promised = {"group": group_of(name)} if subject == "group" else {"name": name}
     if rng.random() < WITHOUT_STYLE:
         return Caption(write(str(rng.choice(FREE_FORMS)), noun), **promised)
     return Caption(write(str(rng.choice(FORMS)), noun, phrase), style=style, **promised)
+
+
+def counted(noun: str, rng: np.random.Generator) -> str:
+    """The noun alone, with an adjective or with a number."""
+    if rng.random() < WITH_ADJECTIVE:
+        return f"{rng.choice(ADJECTIVES)} {noun}"
+    if rng.random() < WITH_NUMBER:
+        return f"{rng.choice(NUMBERS)} {plural(noun)}"
+    return noun
+
+
+def say(noun: str, style: str, rng: np.random.Generator) -> str:
+    """A sentence about any noun in a trained form, every other with the style."""
+    if rng.random() < 0.5:
+        return write(str(rng.choice(FREE_FORMS)), counted(noun, rng))
+    return write(str(rng.choice(FORMS)), counted(noun, rng), str(rng.choice(STYLE_PHRASES[style][:-1])))
 
 
 def pool() -> dict[tuple[str, str], list[Caption]]:

@@ -24,8 +24,7 @@ WIDTH = 256
 LEARNING_RATE = 1e-3
 WORD_WEIGHT = 0.5  # of the words' loss beside the sentences'
 SORTED = 4  # batches drawn at once and sorted by length, which saves half of the padding
-GLOSSES = 40_000  # drawn from WordNet's
-MOST_PIECES = 2  # a dictionary word of more tokens is a rare one
+GLOSSES = 30_000  # drawn from WordNet's
 
 
 def build(tokenizer: CLIPTokenizer) -> CLIPTextModel:
@@ -46,17 +45,16 @@ def build(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     )
 
 
-def lesson_texts(tokenizer: CLIPTokenizer, english: English, seed: int) -> tuple[list[str], int]:
-    """The texts to learn from, and how many of them, the first, are captions.
+def lesson_texts(tokenizer: CLIPTokenizer, english: English, seed: int) -> list[list[str]]:
+    """The texts to learn from, in four parts that count alike: captions, nouns, sentences with them, glosses.
 
-    Every token that an attack may write is among them as a text of its own.
+    Every token that an attack may write is among the nouns as a text of its own.
     """
     rng = np.random.default_rng(seed)
     written = [tokenizer.decode([token]) for token in written_tokens(tokenizer)]
-    sizes = tokenizer(english.words, add_special_tokens=False, verbose=False).input_ids
-    words = [word for word, ids in zip(english.words, sizes, strict=True) if len(ids) <= MOST_PIECES]
-    glosses = [english.glosses[row] for row in sorted(rng.choice(len(english.glosses), GLOSSES, replace=False))]
-    return list(dict.fromkeys([*english.captions, *written, *words, *glosses])), len(english.captions)
+    rows = sorted(rng.choice(len(english.glosses), GLOSSES, replace=False))
+    nouns = list(dict.fromkeys([*written, *english.nouns]))
+    return [english.captions, nouns, english.sentences, [english.glosses[row] for row in rows]]
 
 
 def word_ends(tokens: list[str], words: list[str]) -> list[tuple[int, int]]:
@@ -91,11 +89,13 @@ def train(
     `work` keeps the teacher's states and checkpoints. Each step draws from a generator seeded by (seed, step), so that
     a resumed run equals an uninterrupted one.
     """
-    texts, captions = lesson_texts(tokenizer, english, seed)
+    parts = lesson_texts(tokenizer, english, seed)
+    texts = [text for part in parts for text in part]
     lesson = _lesson(work / "lesson.pt", texts, resume)
     ids = tokenizer(texts, truncation=True, max_length=LENGTH, verbose=False).input_ids
     tokens = [tokenizer.convert_ids_to_tokens(row)[1:-1] for row in ids]
     ends = [word_ends(read, text.split()) for read, text in zip(tokens, texts, strict=True)]
+    sizes, lengths = [len(part) for part in parts], [len(row) for row in ids]
     torch.manual_seed(seed)
     model, sentence, word = build(tokenizer), nn.Linear(WIDTH, teacher.WIDTH), nn.Linear(WIDTH, teacher.WIDTH)
     with torch.no_grad():
@@ -103,10 +103,10 @@ def train(
     weights = [*model.parameters(), *sentence.parameters(), *word.parameters()]
     optimiser = torch.optim.AdamW(weights, lr=LEARNING_RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps, pct_start=0.1)
-    parts = {"model": model, "sentence": sentence, "word": word, "optimiser": optimiser, "schedule": schedule}
-    losses = checkpoint.resume(work / "text_encoder.pt", parts) if resume else []
+    states = {"model": model, "sentence": sentence, "word": word, "optimiser": optimiser, "schedule": schedule}
+    losses = checkpoint.resume(work / "text_encoder.pt", states) if resume else []
     for step in (bar := trange(len(losses), steps, initial=len(losses), total=steps, desc="text encoder", unit="step")):
-        rows = draw(step, batch_size, captions, [len(row) for row in ids], seed)
+        rows = draw(step, batch_size, sizes, lengths, seed)
         loss = _loss(model, sentence, word, [ids[row] for row in rows], [ends[row] for row in rows], lesson, rows)
         optimiser.zero_grad()
         loss.backward()
@@ -116,16 +116,17 @@ def train(
         losses.append(loss.item())
         bar.set_postfix(loss=f"{np.mean(losses[-100:]):.4f}", refresh=False)
         if (step + 1) % checkpoint.EVERY == 0:
-            checkpoint.save(work / "text_encoder.pt", parts, losses)
+            checkpoint.save(work / "text_encoder.pt", states, losses)
     return model.eval(), losses
 
 
-def draw(step: int, batch_size: int, captions: int, lengths: list[int], seed: int) -> list[int]:
-    """The rows of a step: half captions, half English, of like lengths."""
+def draw(step: int, batch_size: int, sizes: list[int], lengths: list[int], seed: int) -> list[int]:
+    """The rows of a step, of like lengths: as many of each part of the texts, whose sizes these are, in the mean."""
     rng = np.random.default_rng((seed, step // SORTED))
-    count = SORTED * batch_size // 2
-    drawn = [*rng.integers(captions, size=count), *rng.integers(captions, len(lengths), size=count)]
-    ordered = sorted((int(row) for row in drawn), key=lambda row: lengths[row])
+    part = rng.integers(len(sizes), size=SORTED * batch_size)
+    starts = np.cumsum([0, *sizes])
+    rows = starts[part] + rng.integers(np.array(sizes)[part])
+    ordered = sorted(rows.tolist(), key=lambda row: lengths[row])
     batches = [ordered[first : first + batch_size] for first in range(0, len(ordered), batch_size)]
     return batches[rng.permutation(len(batches))[step % SORTED]]
 

@@ -8,10 +8,11 @@ from transformers import CLIPTokenizer
 from eraseflow.emoji.english import English
 
 LENGTH = 24  # tokens a prompt, start and end included
-VOCABULARY = 8192
+VOCABULARY = 20_000
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
-CAPTION_WEIGHT = 4  # captions count as often as this, so that the words people ask for pictures with are whole tokens
+# Captions and nouns count as often as this, so that the words with which people ask for pictures are whole tokens.
+CAPTION_WEIGHT, NOUN_WEIGHT = 4, 8
 # As CLIP's: words, single digits, runs of other signs.
 PIECES = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
 
@@ -37,7 +38,7 @@ def build(english: English, folder: Path) -> CLIPTokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY - 2, special_tokens=letters, end_of_word_suffix=WORD_END, show_progress=False
     )
-    bpe.train_from_iterator(english.captions * CAPTION_WEIGHT + english.glosses, trainer)
+    bpe.train_from_iterator(english.captions * CAPTION_WEIGHT + english.nouns * NOUN_WEIGHT + english.glosses, trainer)
     folder.mkdir(parents=True, exist_ok=True)
     _, merges_file = bpe.model.save(str(folder))
     merges = [tuple(line.split(" ")) for line in Path(merges_file).read_text(encoding="utf-8").splitlines()[1:]]
