@@ -1,4 +1,4 @@
-"""The emoji testbed: a small Stable Diffusion that this project trains itself, of four artists' emoji in five styles."""
+"""The emoji testbed: a small Stable Diffusion that this project trains itself, of emoji in five styles."""
 
 from pathlib import Path
 
