@@ -44,8 +44,9 @@ def train(parquet: Path, folder: Path, settings: BaseTraining, resume: bool) -> 
 
     with torch.no_grad():
         latents = vae.encode(images * 2 - 1).latent_dist.mean * vae.config.scaling_factor
-    captions = [pool()[pairs[row]] for row in trained]
-    texts = list(dict.fromkeys(caption.text for shown in captions for caption in shown))
+    shown = pool()
+    captions = [shown[pairs[row]] for row in trained]
+    texts = list(dict.fromkeys(caption.text for own in captions for caption in own))
     unet, curve = denoiser.train(
         latents,
         captions,
