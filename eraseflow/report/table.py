@@ -79,7 +79,7 @@ def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str) -> dic
     for file, found in (("scores.json", scores["judge"]), (f"attack-{attack}.json", costs["judge"])):
         if found != judge:
             raise CellError(f"{cell.folder}/{file}: is by the judge {found}, the concept's is {judge}; run `dvc repro`")
-    attacked = cell.attack(attack, ("blocked", "attackable"))
+    attacked = cell.attack(attack, ("blocked", "attackable"), scores=True)
     found = attacked[attacked["attackable"]]
     for kind, count, wanted in (
         ("prompts", len(attacked), counts["used"]),
@@ -193,7 +193,7 @@ def metrics(frame: pd.DataFrame) -> str:
         for name in ("kept_accuracy", "fd", "clip_score"):
             method[name] = _rounded(row, name)
         rates = {name: _rounded(row, name) for name in ("pre_asr", "asr", "asr_attackable")}
-        method.setdefault("attacks", {})[row["attack"]] = rates
+        method.setdefault("attacks", {})[row["attack"]] = rates | ({"collapsed": True} if row["collapsed"] else {})
     return json.dumps(tree, indent=2, allow_nan=False) + "\n"
 
 
