@@ -10,9 +10,10 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import CLIPTextModel
 
 from eraseflow import params, sampling, verdict
-from eraseflow.emoji import denoiser, tokenizer
+from eraseflow.emoji import autoencoder, base, denoiser, text_encoder, tokenizer
 from eraseflow.emoji.augment import augment
 from eraseflow.emoji.vocabulary import FORMS, GROUP_OF, NAMES, STYLES, all_captions, write_caption
 from eraseflow.judges import emoji_classifier
@@ -111,3 +112,92 @@ def test_training_resumes_exactly(tmp_path, monkeypatch):
     assert again == losses
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("size", [0, 100, -100])
+def test_a_damaged_checkpoint_begins_the_unet_anew(tmp_path, monkeypatch, capsys, size):
+    monkeypatch.setattr(denoiser, "CHECKPOINT_EVERY", 1)
+    table = pd.DataFrame({"name": NAMES[:2], "style": ["ink"] * 2})
+    texts = {caption.text: row for row, caption in enumerate(all_captions())}
+    captions = (texts, torch.zeros(len(texts), 4, 128))
+
+    def train():
+        return denoiser.train(table, torch.ones(2, 4, 8, 8), captions, 1, 2, 0, tmp_path / "unet.pt", resume=True)[1]
+
+    losses, content = train(), (tmp_path / "unet.pt").read_bytes()
+    (tmp_path / "unet.pt").write_bytes(content[:size])
+    assert train() == losses
+    assert f"{tmp_path}/unet.pt: is damaged; the training of the U-Net begins anew\n" in capsys.readouterr().err
+    assert train() == losses, "now it is whole"
+    assert "damaged" not in capsys.readouterr().err
+
+
+@pytest.fixture
+def short_training(tmp_path, monkeypatch):
+    """base.train with parts that are not trained at all, and the names of those that were made in each call."""
+    made: list[str] = []
+
+    def text(words, *_):
+        made.append("text_encoder")
+        return text_encoder.build(words), [1.0, 0.5]
+
+    def vae(images, channels, *_):
+        made.append("vae")
+        return autoencoder.build(channels), [2.0]
+
+    def unet(table, latents, captions, steps, batch, seed, checkpoint, resume):
+        made.append("unet")
+        return denoiser.build(4), [3.0]
+
+    for module, function in ((text_encoder, text), (autoencoder, vae), (denoiser, unet)):
+        monkeypatch.setattr(module, "train", function)
+    monkeypatch.setattr(base, "WORK", tmp_path / "work")
+    monkeypatch.setattr("eraseflow.shards.WORK", tmp_path / "work")
+    monkeypatch.setattr(base, "fingerprint", lambda *_: "0")
+    settings = params.load().emoji.base
+
+    def train() -> list[str]:
+        made.clear()
+        base.train(emoji.PICTURES, tmp_path / "models" / "emoji", settings, resume=True)
+        return list(made)
+
+    return train
+
+
+def test_the_base_model_is_replaced_whole(short_training, tmp_path):
+    old = tmp_path / "models" / "emoji" / "unet" / "old.safetensors"
+    old.parent.mkdir(parents=True)
+    old.write_text("old")
+    assert short_training() == ["text_encoder", "vae", "unet"]
+    made = tmp_path / "models" / "emoji"
+    assert not old.exists() and pd.read_csv(made / "losses.csv").text_encoder.tolist() == [1.0, 0.5]
+    assert sorted(path.name for path in made.parent.iterdir()) == ["emoji"] and not list((tmp_path / "work").iterdir())
+    assert emoji.load_pipeline(str(made), "cpu").unet.config.sample_size == 8
+
+
+@pytest.mark.parametrize("damage", ["weights", "config", "losses", "nothing"])
+def test_a_damaged_part_of_the_base_is_trained_anew(short_training, tmp_path, monkeypatch, capsys, damage):
+    monkeypatch.setattr(base, "forget", lambda name: None)  # as after a kill
+    short_training()
+    work = tmp_path / "work" / "base-0"
+    file = {"weights": "vae/diffusion_pytorch_model.safetensors", "config": "vae/config.json", "losses": "vae.csv"}
+    if damage in file:
+        content = (work / file[damage]).read_bytes()
+        (work / file[damage]).write_bytes(content[: len(content) // 2] if damage != "losses" else b"")
+    assert short_training() == (["unet"] if damage == "nothing" else ["vae", "unet"])
+    assert (f"{work}/vae: is damaged; it is trained anew" in capsys.readouterr().err) == (damage != "nothing")
+
+
+def test_a_part_that_is_saved_half_is_not_there(short_training, tmp_path, monkeypatch):
+    real = CLIPTextModel.save_pretrained
+
+    def killed(self, folder, **options):
+        real(self, folder, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CLIPTextModel, "save_pretrained", killed)
+        with pytest.raises(KeyboardInterrupt):
+            short_training()
+    assert not (tmp_path / "work" / "base-0" / "text_encoder").exists()
+    assert short_training() == ["text_encoder", "vae", "unet"]

@@ -1,14 +1,18 @@
 """The emoji base model: trains tokenizer, text encoder, autoencoder and U-Net and assembles the pipeline."""
 
-import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
+from safetensors import SafetensorError
 from transformers import CLIPTextModel
 
 from eraseflow.emoji import autoencoder, denoiser, pictures, text_encoder, tokenizer
+from eraseflow.outputs import replacing, write_csv
 from eraseflow.params import BaseTraining
 from eraseflow.shards import WORK, fingerprint, forget
 
@@ -26,22 +30,22 @@ def train(parquet: Path, folder: Path, settings: BaseTraining, resume: bool) -> 
     words = tokenizer.build(work / "tokenizer")
     losses = {}
 
-    if not (resume and (work / "text_encoder").exists()):
-        model, curve = text_encoder.train(
+    text, losses["text_encoder"] = _part(
+        work / "text_encoder",
+        CLIPTextModel,
+        resume,
+        lambda: text_encoder.train(
             words, table, images, settings.text_encoder_steps, settings.text_encoder_batch, settings.seed
-        )
-        pd.Series(curve).to_csv(work / "text_encoder.csv", index=False)
-        model.save_pretrained(work / "text_encoder")
-    if not (resume and (work / "vae").exists()):
-        model, curve = autoencoder.train(
+        ),
+    )
+    vae, losses["vae"] = _part(
+        work / "vae",
+        AutoencoderKL,
+        resume,
+        lambda: autoencoder.train(
             images, settings.latent_channels, settings.autoencoder_steps, settings.autoencoder_batch, settings.seed + 1
-        )
-        pd.Series(curve).to_csv(work / "vae.csv", index=False)
-        model.save_pretrained(work / "vae")
-    for part in ("text_encoder", "vae"):
-        losses[part] = pd.read_csv(work / f"{part}.csv").iloc[:, 0]
-    text = CLIPTextModel.from_pretrained(work / "text_encoder")
-    vae = AutoencoderKL.from_pretrained(work / "vae")
+        ),
+    )
 
     with torch.no_grad():
         latents = vae.encode(images * 2 - 1).latent_dist.mean * vae.config.scaling_factor
@@ -66,9 +70,28 @@ def train(parquet: Path, folder: Path, settings: BaseTraining, resume: bool) -> 
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    whole = work / "pipeline"
-    pipeline.save_pretrained(whole)
-    pd.DataFrame(losses).rename_axis("step").to_csv(whole / "losses.csv", float_format="%.5f")
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.move(whole, folder)
+    with replacing(folder) as unfinished:
+        pipeline.save_pretrained(unfinished)
+        pd.DataFrame(losses).rename_axis("step").to_csv(unfinished / "losses.csv", float_format="%.5f")
     forget(name)
+
+
+def _part(folder: Path, kind: Any, resume: bool, train: Callable[[], Any]) -> tuple[Any, pd.Series]:
+    """A part of the pipeline and its losses: as kept in the work folder with `resume`, else trained and kept there."""
+    if not (resume and folder.exists() and (kept := _kept(folder, kind))):
+        model, curve = train()
+        write_csv(pd.Series(curve).to_frame(), folder.with_suffix(".csv"))
+        with replacing(folder) as unfinished:  # last: it is the mark that both are whole
+            model.save_pretrained(unfinished)
+        if not (kept := _kept(folder, kind)):
+            raise SystemExit(f"{folder}: cannot be read though it has just been written")
+    return kept
+
+
+def _kept(folder: Path, kind: Any) -> tuple[Any, pd.Series] | None:
+    """None, with a line that says so, where the part is damaged, as after a power cut."""
+    try:
+        return kind.from_pretrained(folder), pd.read_csv(folder.with_suffix(".csv")).iloc[:, 0]
+    except (OSError, ValueError, LookupError, RuntimeError, SafetensorError):
+        print(f"{folder}: is damaged; it is trained anew", file=sys.stderr)
+        return None

@@ -1,6 +1,9 @@
 """Training of the emoji model's U-Net on the pictures' latents, with checkpoints that resume exactly."""
 
+import pickle
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +14,7 @@ from tqdm import trange
 
 from eraseflow.emoji.text_encoder import WIDTH
 from eraseflow.emoji.vocabulary import all_captions, random_caption
+from eraseflow.outputs import replacing
 
 LEARNING_RATE = 1e-3
 EMA = 0.999
@@ -71,8 +75,7 @@ def train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps, pct_start=0.1)
     parts = {"model": model, "average": average, "optimiser": optimiser, "schedule": schedule}
     losses: list[float] = []
-    if resume and checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
+    if resume and (saved := _saved(checkpoint, [*parts, "losses"])):
         for key, part in parts.items():
             part.load_state_dict(saved[key])
         losses = saved["losses"]
@@ -97,7 +100,18 @@ def train(
         losses.append(loss.item())
         bar.set_postfix(loss=f"{np.mean(losses[-100:]):.4f}", refresh=False)
         if (step + 1) % CHECKPOINT_EVERY == 0:
-            unfinished = checkpoint.with_suffix(".part")
-            torch.save({key: part.state_dict() for key, part in parts.items()} | {"losses": losses}, unfinished)
-            unfinished.replace(checkpoint)
+            with replacing(checkpoint) as unfinished:
+                torch.save({key: part.state_dict() for key, part in parts.items()} | {"losses": losses}, unfinished)
     return average.module.eval(), losses
+
+
+def _saved(checkpoint: Path, keys: list[str]) -> dict[str, Any] | None:
+    """What a checkpoint holds; None, with a line that says so, where it is damaged, as after a power cut."""
+    if not checkpoint.exists():
+        return None
+    try:
+        saved = torch.load(checkpoint, weights_only=True)
+        return {key: saved[key] for key in keys}
+    except (EOFError, OSError, RuntimeError, LookupError, TypeError, ValueError, pickle.UnpicklingError):
+        print(f"{checkpoint}: is damaged; the training of the U-Net begins anew", file=sys.stderr)
+        return None

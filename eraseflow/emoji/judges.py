@@ -16,6 +16,7 @@ from eraseflow.emoji.augment import augment
 from eraseflow.emoji.vocabulary import NAMES, STYLES, random_caption
 from eraseflow.judges import emoji_classifier
 from eraseflow.metrics import emoji_clip
+from eraseflow.outputs import replacing
 from eraseflow.params import JudgeTraining
 
 LEARNING_RATE = 1e-3
@@ -85,13 +86,20 @@ def train_image_text(table: DataFrame, images: Tensor, tokenizer: CLIPTokenizer,
 
 
 def train(parquet: Path, settings: JudgeTraining) -> None:
-    """Train both networks and write them where their loaders look for them."""
+    """Train both networks and write them where their loaders look for them, each whole when both are trained."""
     table, images = pictures.load(parquet, pictures.SIZE)
-    emoji_clip.FOLDER.mkdir(parents=True, exist_ok=True)
-    words = tokenizer.build(emoji_clip.FOLDER)
-    classifier = train_classifier(table, images, settings.classifier_steps, settings.batch, settings.seed)
-    image_text = train_image_text(table, images, words, settings.image_text_steps, settings.batch, settings.seed + 1)
-    for model, file in ((classifier, emoji_classifier.WEIGHTS), (image_text, emoji_clip.WEIGHTS)):
-        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, file)
-    config = {"model_cfg": emoji_clip.CONFIG}
-    (emoji_clip.FOLDER / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    with replacing(emoji_clip.FOLDER) as unfinished:
+        words = tokenizer.build(unfinished)
+        classifier = train_classifier(table, images, settings.classifier_steps, settings.batch, settings.seed)
+        image_text = train_image_text(
+            table, images, words, settings.image_text_steps, settings.batch, settings.seed + 1
+        )
+        save_file(_weights(image_text), unfinished / emoji_clip.WEIGHTS.name)
+        config = {"model_cfg": emoji_clip.CONFIG}
+        (unfinished / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    with replacing(emoji_classifier.WEIGHTS) as unfinished:
+        save_file(_weights(classifier), unfinished)
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.contiguous() for name, tensor in model.state_dict().items()}

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from eraseflow.emoji.vocabulary import GROUP_OF, NAMES, STYLES, icon
 from eraseflow.images import from_png
+from eraseflow.outputs import replacing
 
 SIZE = 64  # stored side in pixels; the model draws at half of it, the judges augment from it
 PACKAGES = {  # npm package -> (version, its sha512 integrity as the registry records it)
@@ -91,7 +92,7 @@ def build(parquet: Path, licences: Path) -> None:
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         texts = fetch("spdx-license-list", Path(temporary))
-        licences.mkdir(parents=True, exist_ok=True)
+        notices = {}
         for style, (source, licence) in tqdm(STYLES.items(), desc="rendering", unit="style"):
             package = fetch(f"@iconify-json/{source}", Path(temporary))
             icons, info = read_json(package, "icons.json"), read_json(package, "info.json")
@@ -106,9 +107,14 @@ def build(parquet: Path, licences: Path) -> None:
             )
             text = read_json(texts, f"licenses/{licence}.json")["licenseText"]
             text = text.replace("<year> <copyright holders>", info["author"]["name"])
-            (licences / f"{source}.txt").write_text(notice + text.strip() + "\n")
+            notices[source] = notice + text.strip() + "\n"
+    with replacing(licences) as unfinished:
+        unfinished.mkdir()
+        for source, text in notices.items():
+            (unfinished / f"{source}.txt").write_text(text, encoding="utf-8")
     columns = ["name", "group", "style", "package", "licence", "sha256", "png"]
-    pd.DataFrame(rows, columns=columns).to_parquet(parquet, index=False)
+    with replacing(parquet) as unfinished:
+        pd.DataFrame(rows, columns=columns).to_parquet(unfinished, index=False)
 
 
 def load(parquet: Path, size: int = 32) -> tuple[pd.DataFrame, torch.Tensor]:
