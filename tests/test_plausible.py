@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 from test_report import make_cell, make_concept, make_params
 
-from eraseflow.report import budget, costs, transfer
+from eraseflow.report import budget, costs, grids, transfer
 from eraseflow.report.cells import Cell, read_reference
 from eraseflow.report.plausible import CellError
 from eraseflow.report.table import table
@@ -161,6 +161,21 @@ def test_features_of_real_pictures(tmp_path):
     assert f"{path}: has features of the shape (2, 4), expected 3 rows" in stopped(read_reference, about)
     path.write_bytes(path.read_bytes()[:30])
     assert f"{path}: cannot be read" in stopped(read_reference, about)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"<html>", "half"])
+def test_pictures_that_cannot_be_read(own, content):
+    """The grid shows t0 of the un-attacked and of the attacked pictures."""
+    params, folder = make_params(["unicorn"], ["eraseflow"]), own / CELL
+    grid = params, own / "cells", own / "concepts", "unicorn", {"eraseflow": "unlearndiffatk"}
+    for name in ("samples", "attack-unlearndiffatk"):
+        path = folder / f"{name}.parquet"
+        whole = pd.read_parquet(path).reset_index(drop=True)
+        pngs = list(whole["png"])
+        pngs[0] = pngs[0][: len(pngs[0]) // 2] if content == "half" else content
+        whole.assign(png=pngs).to_parquet(path)
+        assert f"{path}: t0: its picture cannot be read (" in stopped(grids.target_grid, *grid)
+        whole.to_parquet(path)
 
 
 def test_prompts_replayed_are_no_more_than_were_found(tmp_path):

@@ -1,5 +1,6 @@
 """The files of the table's cells, read with one clear line where something is missing."""
 
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
@@ -193,13 +195,24 @@ class Cell:
             found = list(read_pngs(path, ordered["place"].tolist()))
         except (ValueError, OSError, KeyError) as error:
             raise CellError(f"{path}: cannot read the pictures: {str(error).splitlines()[0]}") from None
-        return pd.Series(found, index=ordered.index, dtype=object).loc[pictures.index]
+        return decoded(path, pd.Series(found, index=ordered.index, dtype=object)).loc[pictures.index]
 
     def training(self) -> pd.DataFrame:
         path = self.folder / "training.csv"
         frame = read_frame(path, ["step", "loss", "residual"])
         plausible.check(path, frame, plausible.TRAINED)
         return frame
+
+
+def decoded(path: Path, pngs: pd.Series) -> pd.Series:
+    """PNG bytes by prompt_id, as they are. Raises: CellError that names the first of them that is no picture."""
+    for prompt_id, png in pngs.items():
+        try:
+            Image.open(io.BytesIO(png)).load()
+        except (OSError, ValueError, TypeError, SyntaxError, Image.DecompressionBombError) as error:
+            what = f"its picture cannot be read ({str(error).splitlines()[0]})"
+            raise CellError(f"{path}: {prompt_id}: {what}; {plausible.AGAIN}") from None
+    return pngs
 
 
 def same_prompts(ours: pd.DataFrame, theirs: pd.DataFrame, where: str) -> pd.DataFrame:

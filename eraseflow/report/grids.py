@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from eraseflow.params import Params
 from eraseflow.report import collapsed
-from eraseflow.report.cells import Cell, same_prompts, withheld
+from eraseflow.report.cells import Cell, decoded, same_prompts, withheld
 
 ROWS = 6
 SIDE, BORDER, GAP = 96, 4, 8  # pixels
@@ -62,8 +62,8 @@ def target_grid(
         attack = strongest[method]
         tried = cell.attack(attack, ("png", "flagged"))
         same = same_prompts(rows, tried, f"{cell.folder}/attack-{attack}.parquet").loc[chosen]
-        mark = (concept, method, attack) in marked
-        attacked.append(Column(method, attack, same["png"], same["success"], same["flagged"] & blur, mark))
+        mark, pngs = (concept, method, attack) in marked, decoded(cell.folder / f"attack-{attack}.parquet", same["png"])
+        attacked.append(Column(method, attack, pngs, same["success"], same["flagged"] & blur, mark))
     if blur:
         hidden = withheld(concepts, concept)
         rows = rows.assign(prompt=[hidden.get(str(key), text) for key, text in rows["prompt"].items()])

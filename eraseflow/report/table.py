@@ -55,10 +55,7 @@ def table(params: Params, cells: Path, concepts: Path) -> pd.DataFrame:
             for attack in names.attacks
         ]
     )
-    for column in NETWORKS:
-        networks = frame[column].unique()
-        if len(networks) > 1:
-            raise CellError(f"{cells}: {column} differs between cells ({', '.join(networks)}); they do not compare")
+    check_networks(frame, str(cells))
     for column in further_clip(frame):
         if frame[column].isna().any():
             raise CellError(f"{cells}: only some of the cells have a {column}; run `dvc repro`")
@@ -68,6 +65,14 @@ def table(params: Params, cells: Path, concepts: Path) -> pd.DataFrame:
                 name = title(column)
                 raise CellError(f"{cells}/{concept}: only some of the cells have a {name}; run `dvc repro`")
     return frame
+
+
+def check_networks(frame: pd.DataFrame, where: str) -> None:
+    """Raises: CellError where rows have scores of different networks."""
+    for column in NETWORKS:
+        networks = frame[column].unique()
+        if len(networks) > 1:
+            raise CellError(f"{where}: {column} differs between cells ({', '.join(networks)}); they do not compare")
 
 
 def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str) -> dict[str, Any]:
