@@ -187,6 +187,8 @@ def resume(training: "Training", identity: dict, folder: Path) -> None:
         state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
         saved = state["identity"]
     except (EOFError, OSError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
+        if memory.is_full(error):
+            raise
         what = "is damaged; the last edit lies beside it, and without --resume another --name begins anew"
         raise SystemExit(f"argument --resume: {folder / 'state.pt'} {what}") from error
     for name, ours in identity.items():

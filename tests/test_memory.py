@@ -6,7 +6,8 @@ import sys
 import pytest
 import torch
 
-from eraseflow import memory, stage
+from eraseflow import memory, stage, train
+from eraseflow.emoji import denoiser
 
 ERRORS = [
     MemoryError(),
@@ -46,3 +47,17 @@ def test_a_command_without_enough_memory_is_one_line(module, helps):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith(f"python -m {module}: out of memory (") and helps in done.stderr
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_what_does_not_fit_into_memory_is_not_called_damaged(error, tmp_path, monkeypatch):
+    (tmp_path / "state.pt").touch()
+
+    def load(*_, **__):
+        raise error
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(type(error)):
+        train.resume(None, {}, tmp_path)
+    with pytest.raises(type(error)):
+        denoiser._saved(tmp_path / "state.pt", ["losses"])

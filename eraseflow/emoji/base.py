@@ -11,6 +11,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors import SafetensorError
 from transformers import CLIPTextModel
 
+from eraseflow import memory
 from eraseflow.emoji import autoencoder, denoiser, pictures, text_encoder, tokenizer
 from eraseflow.outputs import replacing, write_csv
 from eraseflow.params import BaseTraining
@@ -92,6 +93,8 @@ def _kept(folder: Path, kind: Any) -> tuple[Any, pd.Series] | None:
     """None, with a line that says so, where the part is damaged, as after a power cut."""
     try:
         return kind.from_pretrained(folder), pd.read_csv(folder.with_suffix(".csv")).iloc[:, 0]
-    except (OSError, ValueError, LookupError, RuntimeError, SafetensorError):
+    except (OSError, ValueError, LookupError, RuntimeError, SafetensorError) as error:
+        if memory.is_full(error):
+            raise
         print(f"{folder}: is damaged; it is trained anew", file=sys.stderr)
         return None

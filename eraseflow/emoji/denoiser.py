@@ -12,6 +12,7 @@ from pandas import DataFrame
 from torch import Tensor, nn
 from tqdm import trange
 
+from eraseflow import memory
 from eraseflow.emoji.text_encoder import WIDTH
 from eraseflow.emoji.vocabulary import all_captions, random_caption
 from eraseflow.outputs import replacing
@@ -112,6 +113,8 @@ def _saved(checkpoint: Path, keys: list[str]) -> dict[str, Any] | None:
     try:
         saved = torch.load(checkpoint, weights_only=True)
         return {key: saved[key] for key in keys}
-    except (EOFError, OSError, RuntimeError, LookupError, TypeError, ValueError, pickle.UnpicklingError):
+    except (EOFError, OSError, RuntimeError, LookupError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        if memory.is_full(error):
+            raise
         print(f"{checkpoint}: is damaged; the training of the U-Net begins anew", file=sys.stderr)
         return None
