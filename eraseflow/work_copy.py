@@ -168,7 +168,7 @@ def left_out(params: Params, project: Path) -> list[str]:
     Raises: SystemExit with one line where such a path leads out of the project, and so elsewhere from a copy.
     """
     known, found = set(files.names(project)), set()
-    for place in notes.places(params):
+    for place in _places(params):
         name = os.path.normpath(place)
         if name.startswith(os.pardir):
             what = (
@@ -178,6 +178,15 @@ def left_out(params: Params, project: Path) -> list[str]:
         if not place.is_absolute() and name not in known and (project / name).is_file():
             found.add(Path(name).as_posix())
     return sorted(found)
+
+
+def _places(params: Params) -> list[Path]:
+    """Every local file beside code that the cells of the table are made from, in whatever way DVC knows of it."""
+    testbed = params.testbeds[params.table.testbed]
+    entries = [params.concepts[name] for name in params.table.concepts]
+    named = [testbed.kept, *(entry.prompts for entry in entries), *(entry.judge.questions for entry in entries)]
+    found = [Path(name) for name in named if name] + notes.model_files(params.table.testbed, testbed)
+    return found + [Path(name) for note in notes.of_table(params) for name in note.now()]
 
 
 def prepare(project: Path, copy: Path, record: Path, linked: Sequence[str] = ()) -> None:

@@ -89,15 +89,6 @@ def of_table(params: Params) -> Iterator[Note]:
     yield from (of_networks(params, table.testbed), of_pictures(params, table.testbed))
 
 
-def places(params: Params) -> list[Path]:
-    """Every local file beside code that the cells of the table are made from, in whatever way DVC knows of it."""
-    testbed = params.testbeds[params.table.testbed]
-    entries = [params.concepts[name] for name in params.table.concepts]
-    named = [testbed.kept, *(entry.prompts for entry in entries), *(entry.judge.questions for entry in entries)]
-    found = [Path(name) for name in named if name] + model_files(params.table.testbed, testbed)
-    return found + [Path(name) for note in of_table(params) for name in note.now()]
-
-
 def stale(params: Params) -> dict[str, str]:
     """The stages whose notes no longer say what is there, each with the first such file."""
     found: dict[str, str] = {}
