@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Annotation, Text
-from test_report import METHODS, References, make_cell, make_concept, make_params, make_png, rest
+from test_report import METHODS, References, make_cell, make_concept, make_params, make_png, plainly, rest  # noqa: F401
 
 from eraseflow.judges import csd
 from eraseflow.metrics.rates import Rate
@@ -394,7 +394,7 @@ def test_report_on_sd14(report):
     assert b"dc:date" not in (report / "published.svg").read_bytes()
 
 
-def test_threshold_curves_leave_with_their_concept(report, tmp_path):
+def test_threshold_curves_leave_with_their_concept(plainly, report, tmp_path):  # noqa: F811
     """A table without a threshold, built over one with it: header alone in curves.csv, no figure; no comparison."""
     out = tmp_path / "reports"
     (out / "sweep").mkdir(parents=True)
