@@ -15,7 +15,7 @@ from eraseflow.outputs import heal
 from eraseflow.params import Params, Table
 from eraseflow.project import locks
 from eraseflow.ready import ready
-from eraseflow.work_copy import run_tables
+from eraseflow.work_copy import left_out, run_tables
 
 TESTBED, REPLAYED = "emoji", "unlearndiffatk"  # of one attack alone: replaying costs as much as attacking once more
 COPIES, REPORT = Path(".work/full"), Path("reports/full")
@@ -64,10 +64,12 @@ def run(params: Params, names: Sequence[str], for_dvc: Sequence[str] = ()) -> in
     check_table(full, Path())
     ready(full)
     chosen = {name: one for name, one in every.items() if name in names or not names}
+    linked = left_out(full, Path())
     with locks.alone(locks.FULL, "`full`"):
         for name in every:
             heal(REPORT / name)
-        code = run_tables(chosen, COPIES, REPORT, list(further_seeds(params)), for_dvc, os.cpu_count() or 1)
+        bare, workers = list(further_seeds(params)), os.cpu_count() or 1
+        code = run_tables(chosen, COPIES, REPORT, bare, for_dvc, workers, linked)
         if code == 0:
             summarise(full, list(every), REPORT)
     return code

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING
 from eraseflow.project import locks
 from eraseflow.project.files import has_git
 from eraseflow.server import die_with
-from eraseflow.stage import SOCKET
+from eraseflow.stage import SOCKET, lock
 
 if TYPE_CHECKING:
     from eraseflow.params import Params
 
 FOLDERS = ("", "/tmp", "/var/tmp", "/dev/shm")  # for the socket; "" is TMPDIR, where that will do
 WITHOUT_GIT = Path(__file__).parent / "project" / "without_git"
+DVC = (sys.executable, "-m", "eraseflow.project.dvc")
 
 # What the stages of a cell import.
 PRELOAD = (
@@ -71,7 +72,7 @@ def take_note(params: "Params", arguments: Sequence[str] = ()) -> int:
 def repro(arguments: Sequence[str]) -> int:
     """`dvc repro` with these arguments; returns its exit code. Raises: SystemExit where it runs here already."""
     with locks.alone(locks.REPRO, "`repro`"):
-        return run([sys.executable, "-m", "dvc", "repro", *arguments], PRELOAD)
+        return run([*DVC, "repro", *arguments], PRELOAD)
 
 
 def run(command: Sequence[str], preload: Sequence[str]) -> int:
@@ -99,6 +100,7 @@ def run(command: Sequence[str], preload: Sequence[str]) -> int:
         for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
             signal.signal(number, handler)
         os.close(held)
+        kept.close()  # before the server ends: a stage that it has not taken is not to run by itself
         if server:
             server.kill()
             server.wait()
@@ -123,6 +125,7 @@ def listen(listener: socket.socket, kept: contextlib.ExitStack) -> str:
             address = str(Path(kept.enter_context(folder)) / "socket")
             listener.bind(address)
             listener.listen()
+            kept.enter_context(locks.alone(lock(address), address))
             return address
     print("no temporary folder takes a socket, so that every stage imports torch anew; see TMPDIR", file=sys.stderr)
     return ""

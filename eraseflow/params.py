@@ -102,6 +102,13 @@ class Testbed(Block):
 PictureBatch = Annotated[int, Field(ge=2, le=len(NAMES) * len(STYLES) - len(HELD_OUT_PAIRS))]  # drawn without replacement
 
 
+def _rises(steps: int) -> int:
+    """PyTorch's OneCycleLR divides by the steps in which the rate rises, a tenth of all, less one."""
+    if steps == 10:
+        raise ValueError("a learning rate cannot rise in a tenth of 10 steps; expected 9 or 11")
+    return steps
+
+
 class BaseTraining(Block):
     seed: Seed
     latent_channels: int = Field(ge=1, le=64)
@@ -109,7 +116,7 @@ class BaseTraining(Block):
     text_encoder_batch: PictureBatch
     autoencoder_steps: Count
     autoencoder_batch: PictureBatch
-    unet_steps: Count
+    unet_steps: Annotated[Count, AfterValidator(_rises)]
     unet_batch: PictureBatch
 
 

@@ -120,6 +120,7 @@ def become(request: dict) -> None:
 if __name__ == "__main__":
     # A library that looks for a GPU while it is imported must not start CUDA here.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+    die_with(os.getppid(), signal.SIGKILL)  # amid the imports, too; stages have a keeper that sees to them
     for module in sys.argv[3:]:
         with contextlib.suppress(ImportError):  # the stage that needs it will say so
             importlib.import_module(module)

@@ -18,8 +18,10 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
-from eraseflow.project.locks import at_work
+from eraseflow import memory
+from eraseflow.project.locks import at_work, is_held
 
 SOCKET = "ERASEFLOW_SERVER"  # environment variable: the path of the server's socket
 
@@ -27,23 +29,30 @@ SOCKET = "ERASEFLOW_SERVER"  # environment variable: the path of the server's so
 def run(main: Callable[[], object]) -> None:
     """Run the calling script's `main`, by the server if there is one; then this process ends as that one did."""
     address = os.environ.pop(SOCKET, None)  # the server's process runs the script again, and must not find it
+    if address is not None:
+        stay_only_with_the_launcher()
     code = hand_over(address) if address else None
+    if address and code is None and not is_held(lock(address)):
+        sys.exit("the run that this stage belongs to has ended")
     if code is None:
-        try:
-            with at_work():
-                main()
-        except (MemoryError, RuntimeError) as error:  # PyTorch's are of the second kind
-            said = str(error)
-            full = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in said
-            if not full and not isinstance(error, MemoryError):
-                raise
-            why = said.splitlines()[0] if said else "the processor's"
-            what = f"{sys.argv[0]}: out of memory ({why}); set ERASEFLOW_BATCH to fewer pictures a batch"
-            raise SystemExit(what) from error
+        with memory.explained(sys.argv[0]), at_work():
+            main()
         return
     if code < 0:
         os.kill(os.getpid(), -code)
     sys.exit(code)
+
+
+def stay_only_with_the_launcher() -> None:
+    """End with the process that waits for us: a stage that is left behind would work beside the next run's."""
+    from eraseflow.server import die_with
+
+    die_with(os.getppid(), signal.SIGKILL)
+
+
+def lock(address: str) -> Path:
+    """What the launcher holds for as long as the server at this address is to be used, however it ends."""
+    return Path(f"{address}.lock")
 
 
 def hand_over(address: str) -> int | None:

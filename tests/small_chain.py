@@ -49,7 +49,7 @@ def write(folder: Path) -> dict[str, Any]:
     (folder / "prompts/emoji").mkdir(parents=True)
     for name in ("kept", *TARGETS):
         (folder / f"prompts/emoji/{name}.csv").write_text(prompt_file(name))
-    raw = smallest(yaml.safe_load((ROOT / "params.yaml").read_text()))
+    raw = smallest(yaml.load((ROOT / "params.yaml").read_text(), yaml.CSafeLoader))
     (folder / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
     return raw
 

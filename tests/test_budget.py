@@ -5,7 +5,7 @@ import shutil
 import pandas as pd
 import pytest
 from scipy.stats import binomtest
-from test_report import ATTACKS, METHODS, PROMPTS, SUCCESSES, inputs, make_params, report  # noqa: F401  (fixtures)
+from test_report import ATTACKS, METHODS, PROMPTS, SUCCESSES, inputs, make_params, plain_report  # noqa: F401  (fixtures)
 
 from eraseflow.metrics.rates import Rate
 from eraseflow.report import baselines, budget
@@ -14,9 +14,9 @@ from eraseflow.report.readable import readable
 from eraseflow.report.table import table
 
 
-def test_points_by_hand(report):  # noqa: F811
+def test_points_by_hand(plain_report):  # noqa: F811
     """Of esd's 24 prompts 4 succeed un-attacked and 16 in round 3; the rest is tried for ten rounds."""
-    rows = pd.read_csv(report / "budget" / "curves.csv")
+    rows = pd.read_csv(plain_report / "budget" / "curves.csv")
     assert list(rows.columns) == budget.COLUMNS
     rows = rows[(rows.concept == "unicorn") & (rows.method == "esd") & (rows.attack == "unlearndiffatk")]
     picture, step = 24, 10 * (1 + 1)  # passes of a judged picture, of a round's search
@@ -62,10 +62,10 @@ def test_an_attack_against_the_baseline_on_the_same_prompts(inputs):  # noqa: F8
     ]
 
 
-def test_the_report_says_which_attacks_do_not_beat_luck(report):  # noqa: F811
+def test_the_report_says_which_attacks_do_not_beat_luck(plain_report):  # noqa: F811
     said = "unlearndiffatk against random_prefix: does not beat it on eraseflow (0 : 0 of 24, p 1.000; 0 : 0 at equal"
-    assert said in (report / "table.md").read_text() and said in (report / "index.html").read_text()
-    assert "| yes: 20 against 5 (p < 0.001) |" in (report / "table.md").read_text()
+    assert said in (plain_report / "table.md").read_text() and said in (plain_report / "index.html").read_text()
+    assert "| yes: 20 against 5 (p < 0.001) |" in (plain_report / "table.md").read_text()
 
 
 def test_only_as_many_judged_images_as_the_baseline_had(inputs, tmp_path):  # noqa: F811

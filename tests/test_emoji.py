@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,12 @@ import pandas as pd
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from eraseflow import params, sampling, verdict
-from eraseflow.emoji import checkpoint, denoiser, exam, judges, text_encoder, tokenizer
+from eraseflow.emoji import autoencoder, base, checkpoint, denoiser, english, exam, judges, text_encoder, tokenizer
 from eraseflow.emoji.augment import augment, recolour
 from eraseflow.emoji.captions import Caption
 from eraseflow.emoji.vocabulary import HELD_OUT_OTHERS, HELD_OUT_PAIRS, NAMES, OTHERS, STYLES, UNSEEN
@@ -138,7 +141,93 @@ def test_training_resumes_exactly(tmp_path, monkeypatch):
         assert torch.equal(a, b)
 
 
-def test_a_damaged_checkpoint_is_one_line(tmp_path):
-    (tmp_path / "unet.pt").write_bytes(b"half of it")
-    with pytest.raises(SystemExit, match=r"unet.pt: is no whole checkpoint .*; delete it to begin again"):
-        checkpoint.resume(tmp_path / "unet.pt", {})
+@pytest.mark.parametrize("size", [0, 100, -100])
+def test_a_damaged_checkpoint_begins_the_training_anew(tmp_path, capsys, size):
+    layer = torch.nn.Linear(2, 2)
+    path = tmp_path / "unet.pt"
+    checkpoint.save(path, {"layer": layer}, [1.0])
+    assert checkpoint.resume(path, {"layer": layer}) == [1.0]
+    path.write_bytes(path.read_bytes()[:size])
+    assert checkpoint.resume(path, {"layer": layer}) == []
+    assert f"{path}: is damaged; this training begins anew\n" in capsys.readouterr().err
+
+
+@pytest.fixture
+def short_training(tmp_path, monkeypatch):
+    """base.train with parts that are not trained at all, and the names of those that were made in each call."""
+    made: list[str] = []
+
+    def text(words, *_):
+        made.append("text_encoder")
+        return text_encoder.build(words), [1.0, 0.5]
+
+    def vae(images, channels, *_):
+        made.append("vae")
+        return autoencoder.build(channels), [2.0]
+
+    def unet(*_):
+        made.append("unet")
+        return denoiser.build(4), [3.0]
+
+    def words(texts, folder):
+        shutil.copytree("models/emoji/tokenizer", folder, dirs_exist_ok=True)
+        return CLIPTokenizer.from_pretrained(folder)
+
+    for module, function in ((text_encoder, text), (autoencoder, vae), (denoiser, unet)):
+        monkeypatch.setattr(module, "train", function)
+    monkeypatch.setattr(tokenizer, "build", words)
+    monkeypatch.setattr(english, "read", lambda: None)
+    monkeypatch.setattr(denoiser, "embed", lambda *_: None)
+    monkeypatch.setattr(base, "WORK", tmp_path / "work")
+    monkeypatch.setattr("eraseflow.shards.WORK", tmp_path / "work")
+    monkeypatch.setattr(base, "fingerprint", lambda *_: "0")
+    settings = params.load().emoji.base
+
+    def train() -> list[str]:
+        made.clear()
+        base.train(emoji.PICTURES, tmp_path / "models" / "emoji", settings, resume=True)
+        return list(made)
+
+    return train
+
+
+def test_the_base_model_is_replaced_whole(short_training, tmp_path):
+    old = tmp_path / "models" / "emoji" / "unet" / "old.safetensors"
+    old.parent.mkdir(parents=True)
+    old.write_text("old")
+    assert short_training() == ["text_encoder", "vae", "unet"]
+    made = tmp_path / "models" / "emoji"
+    assert not old.exists() and pd.read_csv(made / "losses.csv").text_encoder.tolist()[:2] == [1.0, 0.5]
+    assert sorted(path.name for path in made.parent.iterdir()) == ["emoji"] and not list((tmp_path / "work").iterdir())
+    pipeline = emoji.load_pipeline(str(made), "cpu")
+    assert pipeline.unet.config.sample_size == 8 and pipeline.text_encoder.dtype == torch.float32
+    weights = load_file(made / "text_encoder" / "model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.float16}
+
+
+@pytest.mark.parametrize("damage", ["weights", "config", "losses", "nothing"])
+def test_a_damaged_part_of_the_base_is_trained_anew(short_training, tmp_path, monkeypatch, capsys, damage):
+    monkeypatch.setattr(base, "forget", lambda name: None)  # as after a kill
+    short_training()
+    work = tmp_path / "work" / "base-0"
+    file = {"weights": "vae/diffusion_pytorch_model.safetensors", "config": "vae/config.json", "losses": "vae.csv"}
+    if damage in file:
+        content = (work / file[damage]).read_bytes()
+        (work / file[damage]).write_bytes(content[: len(content) // 2] if damage != "losses" else b"")
+    assert short_training() == (["unet"] if damage == "nothing" else ["vae", "unet"])
+    assert (f"{work}/vae: is damaged; it is trained anew" in capsys.readouterr().err) == (damage != "nothing")
+
+
+def test_a_part_that_is_saved_half_is_not_there(short_training, tmp_path, monkeypatch):
+    real = CLIPTextModel.save_pretrained
+
+    def killed(self, folder, **options):
+        real(self, folder, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CLIPTextModel, "save_pretrained", killed)
+        with pytest.raises(KeyboardInterrupt):
+            short_training()
+    assert not (tmp_path / "work" / "base-0" / "text_encoder").exists()
+    assert short_training() == ["text_encoder", "vae", "unet"]

@@ -14,6 +14,7 @@ import pytest
 
 from eraseflow import __main__, launcher, stage
 from eraseflow.params import ParamsError
+from eraseflow.project import locks
 
 PACKAGE = Path(launcher.__file__).parent
 SCRIPT = """import atexit, os, sys, time
@@ -34,7 +35,7 @@ def project(tmp_path):
     """A project of its own with the modules under test, to which a stage script can be written."""
     (tmp_path / "stages").mkdir()
     (tmp_path / "eraseflow").mkdir()
-    for module in ("__init__", "home", "launcher", "server", "stage"):
+    for module in ("__init__", "home", "launcher", "memory", "server", "stage"):
         shutil.copy(PACKAGE / f"{module}.py", tmp_path / "eraseflow")
     shutil.copytree(PACKAGE / "project", tmp_path / "eraseflow" / "project")
     return tmp_path
@@ -160,6 +161,23 @@ def test_stage_ends_with_whoever_waits_for_it(project, who, how):
     assert beats(project) == before
 
 
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_stage_that_no_server_took_yet_ends_with_the_launcher(project, how):
+    """Left alone it would find that nobody serves it, and run by itself beside the next run."""
+    (project / "late.py").write_text("import time; time.sleep(2)")
+    write(project, "open('ran', 'w')")
+    running = launch(project, "python stages/it.py & echo $! >client; wait", preload="late")
+    deadline = time.monotonic() + 60
+    while not (project / "client").exists() or not (project / "client").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(0.3)  # it has begun to wait
+    running.send_signal(how)
+    running.wait(60)
+    time.sleep(3)  # longer than the imports
+    assert not (project / "ran").exists()
+
+
 def test_stage_ends_with_its_keeper(project):
     """The server's process between it and the one that waits; nothing else is there to end it."""
     write(
@@ -235,8 +253,9 @@ def interrupt():
 def test_plain_run_only_where_no_server_took_the_stage(tmp_path, monkeypatch, interrupt, answer, code):
     address = str(tmp_path / "socket")
     monkeypatch.setenv(stage.SOCKET, address)
+    monkeypatch.setattr(stage, "stay_only_with_the_launcher", lambda: None)
     ran = []
-    with socket.socket(socket.AF_UNIX) as listener:
+    with socket.socket(socket.AF_UNIX) as listener, locks.alone(stage.lock(address), "the test"):
         listener.bind(address)
         listener.listen()
 
@@ -260,19 +279,13 @@ def test_plain_run_only_where_no_server_took_the_stage(tmp_path, monkeypatch, in
             assert end.value.code == code and not ran
 
 
-@pytest.mark.parametrize(
-    "error",
-    [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes\nat")],
-)
-def test_a_stage_without_enough_memory_is_one_line(error, tmp_path, monkeypatch):
-    def main() -> None:
-        raise error
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv(stage.SOCKET, raising=False)
-    with pytest.raises(SystemExit, match=r"out of memory .*; set ERASEFLOW_BATCH to fewer pictures a batch") as end:
-        stage.run(main)
-    assert "\n" not in str(end.value)
+def test_no_stage_runs_by_itself_once_the_launcher_has_ended(tmp_path, monkeypatch, interrupt):
+    """Its server ends, too; and it may have come too late to be ended with the one that waits for it."""
+    monkeypatch.setenv(stage.SOCKET, str(tmp_path / "socket"))
+    monkeypatch.setattr(stage, "stay_only_with_the_launcher", lambda: None)
+    stage.lock(str(tmp_path / "socket")).touch()
+    with pytest.raises(SystemExit, match="has ended"):
+        stage.run(lambda: pytest.fail("ran"))
 
 
 def test_another_error_of_a_stage_keeps_its_traceback(tmp_path, monkeypatch):
@@ -294,7 +307,7 @@ def test_repro_hands_its_arguments_to_dvc(monkeypatch):
     monkeypatch.setattr(launcher, "run", lambda command, preload: seen.append(command) or 3)
     monkeypatch.setattr(sys, "argv", ["eraseflow", "repro", "--", "-f", "base", "--dry"])
     assert __main__.main() == 3
-    assert seen == [[sys.executable, "-m", "dvc", "repro", "-f", "base", "--dry"]]
+    assert seen == [[*launcher.DVC, "repro", "-f", "base", "--dry"]]
 
 
 @pytest.mark.parametrize(
@@ -349,7 +362,7 @@ def test_stages_whose_notes_are_not_right_run_first(monkeypatch, arguments, code
     monkeypatch.setattr(launcher, "run", lambda command, preload: seen.append(command) or code)
     monkeypatch.setattr(sys, "argv", ["eraseflow", "repro", *arguments])
     assert __main__.main() == code
-    assert seen == [[sys.executable, "-m", "dvc", "repro", *given] for given in options]
+    assert seen == [[*launcher.DVC, "repro", *given] for given in options]
 
 
 def test_a_second_run_ends_at_ctrl_c_as_the_first(interrupt):

@@ -19,12 +19,21 @@ KEPT = "prompts/emoji/kept.csv"
 INK = "prompts/emoji/ink_style.csv"
 
 
+def read(path: Path) -> dict:
+    """With libyaml, five times as fast as safe_load."""
+    return yaml.load(path.read_text(), yaml.CSafeLoader)
+
+
+def write(path: Path, raw: dict) -> None:
+    path.write_text(yaml.dump(raw, Dumper=yaml.CSafeDumper))
+
+
 @pytest.fixture
 def project(tmp_path) -> Path:
-    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw = read(ROOT / "params.yaml")
     # Whatever table the user makes at the moment, the mistakes below are about this one.
     raw["table"] |= {"testbed": "emoji", "concepts": ["ink_style", "unicorn", "weapon"], "attacks": ["random_prefix"]}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
+    write(tmp_path / "params.yaml", raw)
     shutil.copytree(ROOT / "prompts", tmp_path / "prompts")
     return tmp_path
 
@@ -41,13 +50,13 @@ def mistake(project: Path) -> str:
 
 def edit(project: Path, path: str, change: Callable[[dict, str], object]) -> None:
     """Apply `change(block, key)` where a dotted path of params.yaml points."""
-    raw = yaml.safe_load((project / "params.yaml").read_text())
+    raw = read(project / "params.yaml")
     *parents, key = path.split(".")
     block = raw
     for parent in parents:
         block = block[parent]
     change(block, key)
-    (project / "params.yaml").write_text(yaml.safe_dump(raw))
+    write(project / "params.yaml", raw)
 
 
 def put(value: object) -> Callable[[dict, str], object]:

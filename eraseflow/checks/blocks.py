@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, get_args
 
 from eraseflow.checks.files import check_model
-from eraseflow.checks.judges import check_judges, check_testbed_judges
+from eraseflow.checks.judges import check_judges, check_networks, check_testbed_judges
 from eraseflow.checks.modules import check_module
 from eraseflow.definitions import defines, definition, names
 from eraseflow.mistakes import ParamsError, check_known, check_once, read
@@ -27,6 +27,7 @@ def check_names(params: "Params") -> None:
         for network in testbed.clip:
             check_module("metrics", network, f"{where}.clip", "similarity")
         check_once(testbed.clip, f"{where}.clip")
+        check_networks("metrics", testbed.clip, f"{where}.clip")
         judges = [testbed.kept_judge or "", testbed.safety_judge.name if testbed.safety_judge else ""]
         _check_owners([testbed.features, *testbed.clip, *judges], name, where)
     for name, concept in params.concepts.items():

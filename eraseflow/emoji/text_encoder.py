@@ -18,6 +18,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from eraseflow.emoji import checkpoint, teacher
 from eraseflow.emoji.english import English
 from eraseflow.emoji.tokenizer import LENGTH, WORD_END
+from eraseflow.outputs import replacing
 from eraseflow.vocabulary import written_tokens
 
 WIDTH = 256
@@ -150,14 +151,14 @@ def _lesson(path: Path, texts: list[str], resume: bool) -> teacher.Lesson:
     """The teacher's states of the texts, kept in `path`."""
     if not (resume and path.exists()):
         lesson = teacher.teach(texts)
-        torch.save(vars(lesson), path.with_suffix(".part"))
-        path.with_suffix(".part").replace(path)
+        with replacing(path) as unfinished:
+            torch.save(vars(lesson), unfinished)
     return teacher.Lesson(**torch.load(path, weights_only=True))
 
 
 def _first(path: Path, tokenizer: CLIPTokenizer, resume: bool) -> Tensor:
     """The first embeddings, kept in `path`."""
     if not (resume and path.exists()):
-        torch.save(first_embeddings(tokenizer), path.with_suffix(".part"))
-        path.with_suffix(".part").replace(path)
+        with replacing(path) as unfinished:
+            torch.save(first_embeddings(tokenizer), unfinished)
     return torch.load(path, weights_only=True)

@@ -1,11 +1,13 @@
 """The emoji model's CLIP tokenizer: byte-pair merges learned from captions and a dictionary of English."""
 
+import tempfile
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
 from eraseflow.emoji.english import English
+from eraseflow.outputs import replacing
 
 LENGTH = 24  # tokens a prompt, start and end included
 VOCABULARY = 20_000
@@ -18,7 +20,7 @@ PIECES = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
 
 
 def build(english: English, folder: Path) -> CLIPTokenizer:
-    """Learn the merges, save the tokenizer in `folder` and return it.
+    """Learn the merges, save the tokenizer as `folder`, in place of what is there, and return it.
 
     Every byte is a token, so that any text can be read. The end token has the highest id (open_clip pools at the
     arg-max id) and is the padding, as in Stable Diffusion.
@@ -39,9 +41,9 @@ def build(english: English, folder: Path) -> CLIPTokenizer:
         vocab_size=VOCABULARY - 2, special_tokens=letters, end_of_word_suffix=WORD_END, show_progress=False
     )
     bpe.train_from_iterator(english.captions * CAPTION_WEIGHT + english.nouns * NOUN_WEIGHT + english.glosses, trainer)
-    folder.mkdir(parents=True, exist_ok=True)
-    _, merges_file = bpe.model.save(str(folder))
-    merges = [tuple(line.split(" ")) for line in Path(merges_file).read_text(encoding="utf-8").splitlines()[1:]]
+    with tempfile.TemporaryDirectory() as temporary:
+        _, merges_file = bpe.model.save(temporary)
+        merges = [tuple(line.split(" ")) for line in Path(merges_file).read_text(encoding="utf-8").splitlines()[1:]]
     tokens = list(dict.fromkeys([*letters, *("".join(pair) for pair in merges), START, END]))
     tokenizer = CLIPTokenizer(
         vocab={token: index for index, token in enumerate(tokens)},
@@ -52,7 +54,6 @@ def build(english: English, folder: Path) -> CLIPTokenizer:
         pad_token=END,
         model_max_length=LENGTH,
     )
-    for leftover in (folder / "vocab.json", folder / "merges.txt"):
-        leftover.unlink()
-    tokenizer.save_pretrained(folder)
+    with replacing(folder) as unfinished:
+        tokenizer.save_pretrained(unfinished)
     return tokenizer

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from eraseflow.params import Params
-from eraseflow.report.cells import Cell
+from eraseflow.report.cells import Cell, decoded
 from eraseflow.report.data_uri import data_uri
 from eraseflow.report.grids import evenly, thumbnail
 
@@ -53,4 +53,6 @@ def _some(params: Params, cell: Cell, attack: str) -> pd.DataFrame:
     """Some of the prompts that the attack found, evenly spread, with their pictures."""
     rows = cell.attack(attack, ("png", "flagged", "adversarial_seed"))
     rows = rows[rows["success"] & ~rows["pre_success"]]
-    return rows.iloc[evenly(len(rows), most(params))].copy()
+    some = rows.iloc[evenly(len(rows), most(params))].copy()
+    decoded(cell.folder / f"attack-{attack}.parquet", some["png"])
+    return some

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from eraseflow import verdict
 from eraseflow.metrics.rates import Rate
 from eraseflow.params import Params
-from eraseflow.report import baselines, budget, costs, gallery, pareto, reproduction, sweep, transfer
-from eraseflow.report.cells import CellError, read_json, withheld
+from eraseflow.report import baselines, budget, collapsed, costs, gallery, pareto, reproduction, sweep, transfer
+from eraseflow.report.cells import CellError, read_json, read_reference, withheld
 from eraseflow.report.counterparts import TESTBED
 from eraseflow.report.data_uri import data_uri
 from eraseflow.report.plots import asr_vs_cost, encode, fid_vs_attack
@@ -82,7 +82,7 @@ def render(params: Params, found: Findings, read: Read) -> str:
         transfer_caption=transfer.CAPTION,
         asr_vs_cost=_widths(lambda columns: asr_vs_cost(params, frame, found.costs, columns), 1, 3),
         cost_caption=costs.CAPTION,
-        costs=costs.readable(found.costs).to_dict("split"),
+        costs=costs.readable(found.costs, collapsed.marks(frame)).to_dict("split"),
         caution=pareto.CAUTION,
         orders=found.orders.to_dict("records"),
         training=_picture(training) if training.is_file() else None,
@@ -90,7 +90,7 @@ def render(params: Params, found: Findings, read: Read) -> str:
             _concept(params, found, read.cells, read.concepts, name, read.drawn) for name in params.table.concepts
         ],
         judges=_judges(read.judges),
-        real=read_json(read.reference, ["pictures", "sha256"]),
+        real=read_reference(read.reference),
         base={name: _picture(read.base / f"{name}.png") for name in ("losses", "samples")},
         versions={name: version(name) for name in PACKAGES},
     )
@@ -120,7 +120,10 @@ def _widths(draw: Callable[[int], Figure], *columns: int) -> dict[int, str]:
 
 def _concept(params: Params, found: Findings, cells: Path, concepts: Path, name: str, drawn: Path) -> dict[str, Any]:
     frame = found.table
-    text = readable(params, frame, name)
+    text, marked = readable(params, frame, name), collapsed.marks(frame)
+    found_prompts = gallery.found(params, cells, name, withheld(concepts, name) if params.report.blur else {})
+    for one in found_prompts:
+        one["method"], one["attack"] = collapsed.titled(name, one["method"], one["attack"], marked)
     return {
         "name": name,
         "block": params.concepts[name],
@@ -144,7 +147,7 @@ def _concept(params: Params, found: Findings, cells: Path, concepts: Path, name:
             for attack in params.table.transfer
         ],
         "kept_grid": _picture(drawn / "grids" / f"{name}_kept.png"),
-        "found": gallery.found(params, cells, name, withheld(concepts, name) if params.report.blur else {}),
+        "found": found_prompts,
         "most_found": gallery.most(params),
     }
 

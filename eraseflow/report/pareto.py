@@ -136,7 +136,10 @@ def unerased(rows: pd.DataFrame) -> list[str]:
     left = found[(found["pre_successes"] > before / 2) & (found.index != BASE)]
     if left.empty:
         return []
-    rates = [f"{row.Index} {Rate(int(row.pre_successes), int(row.n_prompts))}" for row in left.itertuples()]
+    rates = [
+        f"{collapsed.name(row)} {Rate(int(row['pre_successes']), int(row['n_prompts']))}"
+        for row in left.reset_index().to_dict("records")
+    ]
     return [f"Not erased, even un-attacked more than half of the {before} successes are left: {', '.join(rates)}."]
 
 

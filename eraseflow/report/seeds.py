@@ -8,6 +8,7 @@ import pandas as pd
 from eraseflow.metrics.rates import Rate
 from eraseflow.outputs import write_csv, write_text
 from eraseflow.report import collapsed
+from eraseflow.report.cells import CellError
 from eraseflow.report.readable import markdown_table
 
 CELL = ["concept", "method", "attack"]
@@ -30,7 +31,7 @@ def seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     A row a cell, in the first table's order. Columns <score>_mean, _low and _high (the extremes), and <score>_values:
     by spaces the distance, or a rate's numerator; the denominators are n_prompts and kept_n. collapsed: with how many
     seeds it draws mostly empty pictures.
-    Raises: ValueError where a cell's prompts, judge or network differ between tables.
+    Raises: CellError where a cell's prompts, judge or network differ between tables.
     """
     rows = pd.concat(tables, ignore_index=True)
     rows = rows.assign(collapsed=collapsed.flags(rows))
@@ -38,7 +39,8 @@ def seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     cells = rows.groupby(CELL, sort=False)
     for name in SAME:
         if (cells[name].nunique(dropna=False) > 1).any():
-            raise ValueError(f"{name} differs between seeds")
+            what = "`python -m eraseflow full` makes them of one code and one params.yaml"
+            raise CellError(f"{name} differs between the tables of the seeds; {what}")
     found = cells[SAME].first()
     for score in [*RATES, "fd"]:
         found[[f"{score}_mean", f"{score}_low", f"{score}_high"]] = cells[score].agg(["mean", "min", "max"])

@@ -55,10 +55,7 @@ def table(params: Params, cells: Path, concepts: Path) -> pd.DataFrame:
             for attack in names.attacks
         ]
     )
-    for column in NETWORKS:
-        networks = frame[column].unique()
-        if len(networks) > 1:
-            raise CellError(f"{cells}: {column} differs between cells ({', '.join(networks)}); they do not compare")
+    check_networks(frame, str(cells))
     for column in further_clip(frame):
         if frame[column].isna().any():
             raise CellError(f"{cells}: only some of the cells have a {column}; run `dvc repro`")
@@ -70,6 +67,14 @@ def table(params: Params, cells: Path, concepts: Path) -> pd.DataFrame:
     return frame
 
 
+def check_networks(frame: pd.DataFrame, where: str) -> None:
+    """Raises: CellError where rows have scores of different networks."""
+    for column in NETWORKS:
+        networks = frame[column].unique()
+        if len(networks) > 1:
+            raise CellError(f"{where}: {column} differs between cells ({', '.join(networks)}); they do not compare")
+
+
 def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str) -> dict[str, Any]:
     concept, kept_judge = params.concepts[cell.concept], params.testbeds[params.table.testbed].kept_judge
     keys = ["clip_scores", "summary", "kept_right", "kept_n", "target_n", "judge", *collapsed.UNATTACKED]
@@ -79,7 +84,7 @@ def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str) -> dic
     for file, found in (("scores.json", scores["judge"]), (f"attack-{attack}.json", costs["judge"])):
         if found != judge:
             raise CellError(f"{cell.folder}/{file}: is by the judge {found}, the concept's is {judge}; run `dvc repro`")
-    attacked = cell.attack(attack, ("blocked", "attackable"))
+    attacked = cell.attack(attack, ("blocked", "attackable"), scores=True)
     found = attacked[attacked["attackable"]]
     for kind, count, wanted in (
         ("prompts", len(attacked), counts["used"]),
@@ -193,7 +198,7 @@ def metrics(frame: pd.DataFrame) -> str:
         for name in ("kept_accuracy", "fd", "clip_score"):
             method[name] = _rounded(row, name)
         rates = {name: _rounded(row, name) for name in ("pre_asr", "asr", "asr_attackable")}
-        method.setdefault("attacks", {})[row["attack"]] = rates
+        method.setdefault("attacks", {})[row["attack"]] = rates | ({"collapsed": True} if row["collapsed"] else {})
     return json.dumps(tree, indent=2, allow_nan=False) + "\n"
 
 
