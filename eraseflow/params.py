@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from eraseflow.checks import check_names, check_table
 from eraseflow.checks.fields import (
+    TIMESTEPS,
     Also,
     Anchor,
     Bound,
@@ -67,12 +68,15 @@ class Table(Block):
 
 class SamplingSettings(Block):
     solver: Literal["ddim", "dpmsolver++"]
+    spacing: Literal["leading", "trailing"] = "leading"
     steps: int = Field(ge=1)
     guidance_scale: Guidance
 
     @model_validator(mode="after")
     def _can_be_done(self) -> "SamplingSettings":
-        check_steps(self.steps, last=int(self.solver == "dpmsolver++"))
+        multistep = self.solver == "dpmsolver++"
+        if not multistep or self.spacing == "leading" or self.steps >= TIMESTEPS:  # else they reach whatever the number
+            check_steps(self.steps, last=int(multistep and self.spacing == "leading"))
         return self
 
 

@@ -25,7 +25,7 @@ ATTACKS = [
         {"tokens": 4, "rounds": 3, "generations": 3, "population": 8, "mutation": 0.5, "crossover": 0.5, "eta": 3.0},
     ),
     (mma, {"tokens": 4, "rounds": 3, "steps": 2, "candidates": 6, "top_k": 5}),
-    (cce, {"vectors": 2, "rounds": 3, "iterations": 2, "batch_size": 5, "learning_rate": 0.05}),
+    (cce, {"vectors": 2, "rounds": 3, "iterations": 2, "batch_size": 5, "learning_rate": 0.05, "pictures": 4}),
 ]
 every_attack = pytest.mark.parametrize(
     ("module", "settings"),
@@ -43,13 +43,12 @@ def make_victim(pipeline, seen, prompts=("a unicorn", "unicorn", "a horse in ink
             "guidance": 2.0,
         }
     )
-    originals = torch.randn(len(prompts), 4, 8, 8, generator=torch.Generator().manual_seed(0))
     return Victim(
         pipeline=pipeline,
         original=pipeline,
         concept=CONCEPT,
         prompts=table,
-        draw_originals=lambda: originals,
+        draw_originals=lambda table: torch.randn(len(table), 4, 8, 8, generator=torch.Generator().manual_seed(0)),
         judge=lambda pictures: pd.DataFrame({"object/unicorn": pictures.float().mean((1, 2, 3)).numpy()}),
         seen=seen,
         sampling=SamplingSettings(solver="dpmsolver++", steps=2, guidance_scale=2),

@@ -47,7 +47,7 @@ def attack(params: Params, concept: str, prompts_csv: Path, edit: Path, attack: 
         original=original,
         concept=entry,
         prompts=table,
-        draw_originals=partial(encode, original, table, testbed.sampling, size),
+        draw_originals=partial(encode, original, settings=testbed.sampling, size=size),
         judge=judging(entry, testbed),
         seen=partial(verdict.seen, by=rule),
         sampling=testbed.sampling,

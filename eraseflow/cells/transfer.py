@@ -81,7 +81,7 @@ def replay(params: Params, concept: str, found: pd.DataFrame, edit: Path) -> pd.
         original=pipeline,  # nothing is searched for
         concept=entry,
         prompts=found.reset_index(drop=True),
-        draw_originals=lambda: torch.empty(0),
+        draw_originals=lambda table: torch.empty(0),
         judge=judging(entry, testbed),
         seen=partial(verdict.seen, by=verdict.rule(entry.judge)),
         sampling=testbed.sampling,
