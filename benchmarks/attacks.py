@@ -136,8 +136,9 @@ class Plain:
         chosen = self.victim.prompts.loc[list(prefixes)]
         texts = [f"{prefix} {text}".strip() for prefix, text in zip(prefixes.values(), chosen.prompt, strict=True)]
         condition, empty = sampling.embed(pipeline, texts), sampling.embed(pipeline, [""]).expand(len(texts), -1, -1)
-        solver = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config, timestep_spacing=settings.spacing)
-        solver.set_timesteps(self.victim.sampling.steps)
+        drawing = self.victim.sampling
+        solver = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config, timestep_spacing=drawing.spacing)
+        solver.set_timesteps(drawing.steps)
         latents = sampling.initial_noise(pipeline, list(chosen.seed))
         scale = torch.tensor(list(chosen.guidance), dtype=latents.dtype).view(-1, 1, 1, 1)
         for t in solver.timesteps:
@@ -186,6 +187,7 @@ def main() -> None:
         draw_originals=lambda prompts: encode(original, prompts, testbed.sampling, len(prompts)),
         judge=judge(),
         seen=lambda scores: verdict.seen(scores, rule),
+        strength=lambda scores: verdict.strength(scores, rule),
         sampling=testbed.sampling,
         batch_size=world.BATCH,
     )

@@ -53,7 +53,7 @@ class Victim:
     pipeline: edited; original: unedited, for attacks that compare the two. prompts: a table with prompt_id, prompt,
     seed, guidance. draw_originals: such a table to the scaled latents (n, c, h, w) of what the unedited model makes of
     its prompts. judge: pictures (n, 3, H, W) uint8 to a table of raw scores. seen:
-    that table to a boolean array.
+    that table to a boolean array. strength: to how strongly the concept is seen.
 
     What an attack must keep between rounds stands in `memory`, a dict of tensors a row, or in `shared`, so that a
     killed attack can go on: both are saved after each round, a row's until it succeeds. `round` counts finished rounds.
@@ -66,6 +66,7 @@ class Victim:
     draw_originals: Callable[[pd.DataFrame], Tensor]
     judge: Callable[[Tensor], pd.DataFrame]
     seen: Callable[[pd.DataFrame], np.ndarray]
+    strength: Callable[[pd.DataFrame], np.ndarray]
     sampling: SamplingSettings
     batch_size: int
     open: list[int] = field(default_factory=list)

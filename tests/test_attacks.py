@@ -14,6 +14,7 @@ from eraseflow import rounds, verdict
 from eraseflow.attacks import cce, mma, p4d, random_prefix, ring_a_bell, unlearndiffatk
 from eraseflow.cells import attack as cell
 from eraseflow.judges import emoji_classifier
+from eraseflow.naming import Names
 from eraseflow.params import SamplingSettings
 from eraseflow.soft_prompts import token_embeddings
 from eraseflow.testbeds import emoji
@@ -206,7 +207,7 @@ def test_ring_a_bells_children_are_mixed_and_mutated():
 
 def test_mma_never_writes_a_banned_word(pipeline):
     concept = CONCEPT.model_copy(update={"target": "Unicorn style", "also": {"ink": "flat"}})
-    forbidden = mma.banned(concept)
+    forbidden = Names(concept, pipeline.tokenizer).words
     assert [bool(forbidden.search(text)) for text in ("unicorn", "unicorns", "a style", "ink", "a drink", "horse")] == [
         True, True, True, True, False, False,
     ]  # fmt: skip
@@ -341,6 +342,7 @@ def erased() -> Victim:
         draw_originals=lambda table: cell.encode(original, table, settings, 8),
         judge=emoji_classifier.load("cpu", CONCEPT),
         seen=lambda scores: verdict.seen(scores, rule),
+        strength=lambda scores: verdict.strength(scores, rule),
         sampling=settings,
         batch_size=8,
     )

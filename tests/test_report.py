@@ -92,6 +92,8 @@ def make_cell(folder: Path, concept: str, method: str, png=make_png) -> None:
         attacked = attacked.assign(attackable=True, **costs_of(attack, attacked["step"]))
         attacked["adversarial_prompt"] = "<script>alert(1)</script> " + attacked["prompt"]
         attacked["adversarial_seed"] = attacked["seed"]
+        attacked = attacked.assign(distinct=attacked["images"], named=attacked["success"] & (numbers % 4 == 3))
+        attacked["tries"] = [[{"round": 0, "unet": 24.0, "text_passes": 1.0}] for _ in numbers]
         attacked["blocked"] = np.where(numbers == 7, 2 * (method == "esd"), 0)
         attacked["png"] = [png(rng) for _ in numbers]
         attacked.to_parquet(folder / f"attack-{attack}.parquet")

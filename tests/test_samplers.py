@@ -229,6 +229,7 @@ def test_an_attack_meets_the_sampler_and_counts_its_passes(module, settings, con
         draw_originals=lambda table: torch.empty(0),
         judge=lambda pictures: pd.DataFrame({"mean": pictures.float().mean((1, 2, 3)).numpy()}),
         seen=lambda scores: np.zeros(len(scores), bool),
+        strength=lambda scores: np.zeros(len(scores)),
         sampling=DRAWING,
         batch_size=5,
     )
@@ -252,8 +253,8 @@ def attacked(pipeline, prompts=PROMPTS) -> Victim:
     table = pd.DataFrame({"prompt_id": list("abcde")[:count], "prompt": prompts, "seed": range(count), "guidance": 4.0})
     return Victim(
         pipeline=pipeline, original=miniature(), concept=None, prompts=table,
-        draw_originals=lambda table: torch.empty(0), judge=None, seen=None, sampling=DRAWING, batch_size=count,
-        open=list(range(count)),
+        draw_originals=lambda table: torch.empty(0), judge=None, seen=None, strength=None, sampling=DRAWING,
+        batch_size=count, open=list(range(count)),
     )  # fmt: skip
 
 

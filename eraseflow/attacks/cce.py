@@ -86,7 +86,7 @@ def gradient(
     victim: Victim, settings: Settings, embedding: Tensor, captions: list[str], clean: Tensor,
     rngs: list[torch.Generator],
 ) -> None:  # fmt: skip
-    """Add the mean squared noise error's gradient of these pictures (n, c, h, w), out of a batch, to the embedding's."""
+    """Add the mean squared noise error's gradient of pictures (n, c, h, w), some of a batch, to the embedding's."""
     total = victim.pipeline.scheduler.config.num_train_timesteps
     t = torch.cat([torch.randint(total, (1,), generator=rng) for rng in rngs]).to(victim.device)
     noisy, noise = victim.noised(clean, t, rngs)

@@ -11,17 +11,19 @@ The more projecting changes the prompt, the longer p' is used in its place (self
     1 + round(gamma sigmoid(slope (1 - cos - midpoint)))  solver steps from the first,
 
 cos being the mean, over start, tokens and end, of the cosine of a state with what it would be if projected, trigger or
-not. In these steps the U-Net's skip connections are re-attended: where a low frequency is stronger under p' than under p, it is multiplied by s < 1, in the decoder's blocks
-from the coarsest on. There p is a third row of the same batch, only for the prompts that have triggers; afterwards, and
-for other prompts, p' and p are the same, so that nothing is added. `reattended_steps` bounds what that costs.
+not. In these steps the U-Net's skip connections are re-attended: where a low frequency is stronger under p' than under
+p, it is multiplied by s < 1, in the decoder's blocks from the coarsest on. There p is a third row of the same batch,
+only for the prompts that have triggers; afterwards, and for other prompts, p' and p are the same, so that nothing is
+added. `reattended_steps` bounds what that costs.
 
-The paper prints the filter as gamma sigmoid(1 - cos), which lies between 0.5 and 0.88 of gamma whatever the prompt; this
-is the authors' program, whose sigmoid has the midpoint between what it found for harmless and for harmful prompts.
+The paper prints the filter as gamma sigmoid(1 - cos), which for cosines from 0 to 1 lies between 0.5 and 0.73 of gamma;
+this is the authors' program, whose sigmoid is halfway between what it found for harmless and for harmful prompts.
 
 Unlike that program: what stands for a masked token is a setting, a token that the text encoder has learned (theirs is
-CLIP's token 0, an exclamation mark); a prompt of one token is compared with the whole; `padding` lets end and padding states be projected with the triggers, because in the emoji
-model, whose prompts are some four tokens of 24, they carry the prompt. Its feature maps have 4 x 4 and 8 x 8 places:
-the low frequencies, -1 and 0 in each direction as on Stable Diffusion, are a quarter of the former.
+CLIP's token 0, an exclamation mark); a prompt of one token is compared with the whole; `padding` lets end and padding
+states be projected with the triggers, because in the emoji model, whose prompts are some four tokens of 24, they carry
+the prompt. Its feature maps have 4 x 4 and 8 x 8 places: the low frequencies, -1 and 0 in each direction as on Stable
+Diffusion, are a quarter of the former.
 """
 
 from collections.abc import Iterator

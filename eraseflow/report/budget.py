@@ -39,18 +39,19 @@ def curves(params: Params, cells: Path) -> pd.DataFrame:
     had ended by then; seconds: when it did, since the attack on all prompts began (NaN where none had).
     Raises: CellError where costs are missing.
     """
-    start = 2.0 * params.testbeds[params.table.testbed].sampling.steps  # guided: a pair a step
     rows: list[dict[str, Any]] = []
     for concept in params.table.concepts:
         for method in params.table.methods:
-            for attack in params.table.attacks:
-                one = Cell.of(cells, concept, method).attack(attack, ("images", "seconds", *PASSES))
+            for attack in params.attacks_on(method):
+                one = Cell.of(cells, concept, method).attack(attack, ("images", "seconds", "tries", *PASSES))
                 named = {"concept": concept, "method": method, "attack": attack}
-                rows += [named | point for point in _points(one, start)]
+                rows += [named | point for point in _points(one)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _points(rows: pd.DataFrame, start: float) -> list[dict[str, Any]]:
+def _points(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    unattacked = [tries[0] for tries in rows["tries"]]  # what drawing takes depends on the method
+    start, read = (max(round(one[network], 2) for one in unattacked) for network in ("unet", "text_passes"))
     cost = (rows["unet_forward"] + rows["unet_backward"]).round(2)
     text = rows["text_forward"] + rows["text_backward"]
     points = []
@@ -61,7 +62,7 @@ def _points(rows: pd.DataFrame, start: float) -> list[dict[str, Any]]:
         points.append(
             {
                 "passes": budget,
-                "text_passes": round(text[ended].max(), 2) if ended.any() else 1.0,
+                "text_passes": round(text[ended].max(), 2) if ended.any() else read,
                 "images": int(rows["images"][ended].max()) if ended.any() else 1,
                 "seconds": rows["seconds"][ended].max(),
                 **{"successes": rate.successes, "n": rate.n, "asr": rate.value, "low": rate.low, "high": rate.high},
@@ -80,8 +81,9 @@ def budget(params: Params, frame: pd.DataFrame, concept: str, columns: int = 4) 
     figure = Figure(figsize=(3.0 * columns + 0.6, 2.5 * lines + 1.3), layout="constrained")
     panels = list(figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flat)
     for axes, method in zip(panels, methods, strict=False):
-        for attack, (colour, _) in looks.items():
-            _line(axes, of[(of["method"] == method) & (of["attack"] == attack)], colour, attack in BASELINES)
+        for attack in params.attacks_on(method):
+            points = of[(of["method"] == method) & (of["attack"] == attack)]
+            _line(axes, points, looks[attack][0], attack in BASELINES)
         axes.set_title(method, loc="left", fontweight="bold")
     panels[0].set(xscale="log", ylim=(-4, 104), xlim=(of["passes"].min() / 1.15, of["passes"].max() * 1.15))
     panels[0].xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))

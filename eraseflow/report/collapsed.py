@@ -34,6 +34,11 @@ def name(row: Mapping[Any, Any]) -> str:
     return f"{row['method']} ({MARK})" if has_collapsed(row) else row["method"]
 
 
+def attack(row: Mapping[Any, Any]) -> str:
+    """A row's attack, with a mark where it is blind to the method's own sampler."""
+    return f"{row['attack']} (blind)" if row.get("blind") else row["attack"]
+
+
 def names(rows: pd.DataFrame) -> tuple[list[str], list[str]]:
     """Methods and attacks of a table's rows: the method has the mark, or where only attacked pictures are empty the
     attack."""
@@ -41,7 +46,7 @@ def names(rows: pd.DataFrame) -> tuple[list[str], list[str]]:
     for row in rows.to_dict("records"):
         whole = has_collapsed(row, UNATTACKED)
         methods.append(row["method"] + f" ({MARK})" * whole)
-        attacks.append(row["attack"] + f" ({MARK})" * (not whole and has_collapsed(row)))
+        attacks.append(attack(row) + f" ({MARK})" * (not whole and has_collapsed(row)))
     return methods, attacks
 
 

@@ -26,7 +26,9 @@ FORMATS = {
     **{
         name: form
         for baseline in baselines.BASELINES
-        for name, form in zip(baselines.columns(baseline), ("{:.0f}", "{:.0f}", "{:.3g}", "{:.0f}"), strict=True)
+        for name, form in zip(
+            baselines.columns(baseline), ("{:.0f}", "{:.0f}", "{:.3g}", "{:.0f}", "{:.0f}"), strict=True
+        )
     },
 }
 CLIP = "CLIP score "  # what the columns of further image-text networks begin with, before the network's name
@@ -37,6 +39,9 @@ SUMMARY, ATTACKED_SUMMARY = "summary ", "attacked summary "
 def table(params: Params, cells: Path, concepts: Path) -> pd.DataFrame:
     """Rates as fractions 0..1 with 95 % Wilson intervals, times in seconds; `mcnemar_p` is NaN where it has no sense.
 
+    named_successes: of those found by attacking, where what the attack chose names the concept. distinct_pictures: the
+    judged ones of all prompts without repeats. blind: the method works while a picture is drawn, and the attack's
+    gradients do not pass through that.
     n_official counts the rows of the prompt file, n_excluded those that the safety gate left out, n_prompts those
     used, the denominators; n_attackable of these are attacked by UnlearnDiffAtk as published, and `asr_attackable` is
     over these alone (NaN where there are none). n_blocked counts adversarial texts that the gate stopped.
@@ -52,7 +57,7 @@ def table(params: Params, cells: Path, concepts: Path) -> pd.DataFrame:
             _row(params, Cell.of(cells, concept, method), read_counts(concepts, concept), attack)
             for concept in names.concepts
             for method in names.methods
-            for attack in names.attacks
+            for attack in params.attacks_on(method)
         ]
     )
     for column in NETWORKS:
@@ -79,7 +84,7 @@ def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str) -> dic
     for file, found in (("scores.json", scores["judge"]), (f"attack-{attack}.json", costs["judge"])):
         if found != judge:
             raise CellError(f"{cell.folder}/{file}: is by the judge {found}, the concept's is {judge}; run `dvc repro`")
-    attacked = cell.attack(attack, ("blocked", "attackable"))
+    attacked = cell.attack(attack, ("blocked", "attackable", "named", "distinct"))
     found = attacked[attacked["attackable"]]
     for kind, count, wanted in (
         ("prompts", len(attacked), counts["used"]),
@@ -110,6 +115,7 @@ def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str) -> dic
         "kind": concept.kind,
         "method": cell.method,
         "attack": attack,
+        "blind": params.blind(attack, cell.method),
         "n_prompts": asr.n,
         "n_official": counts["official"],
         "n_attackable": counts["attackable"],
@@ -122,6 +128,8 @@ def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str) -> dic
         "asr_low": asr.low,
         "asr_high": asr.high,
         "asr_successes": asr.successes,
+        "named_successes": int((attacked["success"] & ~attacked["pre_success"] & attacked["named"]).sum()),
+        "distinct_pictures": int(attacked["distinct"].sum()),
         "pre_successes": pre.successes,
         "asr_attackable": attackable.value if attackable else float("nan"),
         "asr_attackable_low": attackable.low if attackable else float("nan"),
