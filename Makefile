@@ -33,7 +33,7 @@ full: setup
 # As many trials of the settings of every method and attack on the validation concepts, into reports/tuning; hours, goes
 # on after a stop. It changes no setting.
 tune: setup
-	.venv/bin/dvc repro $(ARGS) tuning/dvc.yaml
+	.venv/bin/python -m eraseflow.project.dvc repro $(ARGS) tuning/dvc.yaml
 
 # The paper's table cut down, on networks of the true size with random weights, in a folder outside: what breaks, and what
 # each stage takes. `make rehearsal ARGS="FOLDER --pixels 256"`.

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline
 from torch.nn.functional import one_hot
 
 from eraseflow import params, prompts, rounds, sampling, verdict
@@ -136,9 +136,7 @@ class Plain:
         chosen = self.victim.prompts.loc[list(prefixes)]
         texts = [f"{prefix} {text}".strip() for prefix, text in zip(prefixes.values(), chosen.prompt, strict=True)]
         condition, empty = sampling.embed(pipeline, texts), sampling.embed(pipeline, [""]).expand(len(texts), -1, -1)
-        drawing = self.victim.sampling
-        solver = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config, timestep_spacing=drawing.spacing)
-        solver.set_timesteps(drawing.steps)
+        solver = sampling.solver(pipeline, self.victim.sampling)
         latents = sampling.initial_noise(pipeline, list(chosen.seed))
         scale = torch.tensor(list(chosen.guidance), dtype=latents.dtype).view(-1, 1, 1, 1)
         for t in solver.timesteps:

@@ -73,15 +73,16 @@ class Table(Block):
 
 class SamplingSettings(Block):
     solver: Literal["ddim", "dpmsolver++"]
-    spacing: Literal["leading", "trailing"] = "leading"
+    spacing: Literal["model", "linspace"] = "model"
     steps: int = Field(ge=1)
     guidance_scale: Guidance
 
     @model_validator(mode="after")
     def _can_be_done(self) -> "SamplingSettings":
-        multistep = self.solver == "dpmsolver++"
-        if not multistep or self.spacing == "leading" or self.steps >= TIMESTEPS:  # else they reach whatever the number
-            check_steps(self.steps, last=int(multistep and self.spacing == "leading"))
+        if self.spacing == "linspace" and self.solver == "ddim":
+            raise ValueError("spacing linspace is not for ddim, whose steps are all as long; expected model")
+        if self.spacing == "model" or self.steps >= TIMESTEPS:  # the others begin at the noisiest, however many
+            check_steps(self.steps, last=int(self.solver == "dpmsolver++"))
         return self
 
 
@@ -315,12 +316,16 @@ class Params(Block):
         return any(defines("methods", self.module(part), "Sampler") for part in self.parts(method))
 
     def attacks_on(self, method: str) -> list[str]:
-        """The table's attacks on a row; those through a sampler are only on rows that have one of their own."""
-        return [attack for attack in self.table.attacks if self.draws(method) or not self.through_sampler(attack)]
+        """The table's attacks on a row."""
+        return [attack for attack in self.table.attacks if self.applies(attack, method)]
+
+    def applies(self, attack: str, method: str) -> bool:
+        """Whether there is such a cell: an attack through a sampler is only on rows that have one of their own."""
+        return self.draws(method) or not self.through_sampler(attack)
 
     def through_sampler(self, attack: str) -> bool:
         """Whether an attack on the table's testbed looks through the sampler."""
-        return bool(self.attacks[attack].on[self.table.testbed].get(THROUGH))
+        return bool(self.attacks[attack].on.get(self.table.testbed, {}).get(THROUGH))
 
     def blind(self, attack: str, method: str) -> bool:
         """Whether an attack that could look through a row's own sampler does not."""

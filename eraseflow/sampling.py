@@ -142,7 +142,8 @@ def guided(unet, latents: Tensor, t, condition: Tensor, empty: Tensor, scale: fl
 
 def solver(pipeline: StableDiffusionPipeline, settings: SamplingSettings):
     """The solver on the pipeline's noise schedule, at its steps."""
-    scheduler = SOLVERS[settings.solver].from_config(pipeline.scheduler.config, timestep_spacing=settings.spacing)
+    own = {} if settings.spacing == "model" else {"timestep_spacing": settings.spacing}
+    scheduler = SOLVERS[settings.solver].from_config(pipeline.scheduler.config, **own)
     scheduler.set_timesteps(settings.steps, device=pipeline.device)
     return scheduler
 

@@ -97,8 +97,8 @@ def test_the_projects_own_file_is_right(monkeypatch):
         ("tuning.methods.esd.learning_rat", put({"low": 1.0, "high": 2.0}), "tuning.methods.esd", "did you mean"),
         ("tuning.methods.esd.learning_rate.high", put(3.0), "tuning.methods.esd", "less than or equal to 1"),
         ("tuning.methods.esd.learning_rate.low", put(1.0), "tuning.methods.esd", "expected low below high"),
-        ("tuning.attacks.mma.top_k.low", put(0), "tuning.attacks.mma.top_k", "a logarithm needs low above 0"),
-        ("tuning.attacks.mma.top_k.low", put(1.5), "tuning.attacks.mma.top_k", "expected whole numbers"),
+        ("tuning.attacks.mma.top_k.low", put(0), "tuning.attacks.mma", "a logarithm needs low above 0"),
+        ("tuning.attacks.mma.top_k.low", put(1.5), "tuning.attacks.mma", "expected whole numbers"),
         ("tuning.attacks.p4", put({"tokens": {"low": 1, "high": 3}}), "tuning.attacks", "did you mean 'p4d'"),
         # values
         ("table.seed", put("zero"), "table.seed", "should be a valid integer, found 'zero'"),
