@@ -1,6 +1,7 @@
 """Attacks through samplers as rows of the table: where they are, and that the blind ones are marked."""
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -38,9 +39,11 @@ def test_an_attack_through_a_sampler_is_on_rows_that_have_one(made):
 
 def test_the_blind_one_is_marked(made):
     text, page = ((made / "reports" / name).read_text() for name in ("table.md", "index.html"))
-    assert "| sld | unlearndiffatk (blind) |" in text and "| sld | unlearndiffatk_through |" in text
-    assert "| uce | unlearndiffatk |" in text and page.count("unlearndiffatk (blind)") == 1
-    assert '<th scope="row" rowspan="2">uce</th>' in page and '<th scope="row" rowspan="3">sld</th>' in page
+    rows = [tuple(cell.split(" (collapsed)")[0] for cell in line.split(" | ")[:2]) for line in text.splitlines()]
+    assert ("| sld", "unlearndiffatk (blind)") in rows and ("| sld", "unlearndiffatk_through") in rows
+    assert ("| uce", "unlearndiffatk") in rows and ("| uce", "unlearndiffatk (blind)") not in rows
+    spans = re.findall(r'<th scope="row" rowspan="(\d)">(uce|sld)', page)
+    assert spans == [("2", "uce"), ("3", "sld")]
 
 
 def test_gradients_through_the_sampler_cost_its_passes(made):

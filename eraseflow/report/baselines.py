@@ -35,7 +35,7 @@ def against(cell: Cell, attack: str, attacks: list[str]) -> dict[str, float]:
     """
     values: dict[str, float] = {}
     for baseline in BASELINES:
-        numbers = (float("nan"),) * 5
+        numbers = [float("nan")] * 5
         if attack not in BASELINES and baseline in attacks:
             ours, theirs = (cell.attack(name, ("distinct", *PASSES[:2])) for name in (attack, baseline))
             theirs = same_prompts(ours, theirs, f"{cell.folder}/attack-{baseline}.parquet")
@@ -45,7 +45,7 @@ def against(cell: Cell, attack: str, attacks: list[str]) -> dict[str, float]:
             )
             passes = min(_budget(rows[PASSES[:2]].sum(axis=1), rows["success"]) for rows in (ours, theirs))
             cheap = [(rows["success"] & (rows[PASSES[:2]].sum(axis=1) <= passes)).sum() for rows in (ours, theirs)]
-            numbers = (float(won.sum()), float(luck.sum()), mcnemar_exact(won, luck), *map(float, cheap))
+            numbers = [float(won.sum()), float(luck.sum()), mcnemar_exact(won, luck), *map(float, cheap)]
         values |= dict(zip(columns(baseline), numbers, strict=True))
     return values
 

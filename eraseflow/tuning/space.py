@@ -27,12 +27,15 @@ def points(space: dict[str, Range], name: str, count: int) -> list[dict[str, Any
 
 def table(tuning: Tuning) -> pd.DataFrame:
     """The search space, a row a setting, with the budget and the objective beside it."""
-    families = {"methods": (tuning.methods, tuning.seeds), "attacks": (tuning.attacks, tuning.edits)}
+    families = {
+        "methods": (tuning.methods, " ".join(map(str, tuning.seeds))),
+        "attacks": (tuning.attacks, " ".join(tuning.edits)),
+    }
     return pd.DataFrame(
         [
             {"family": family, "name": name, "setting": setting, **one.model_dump()}
             | {"trials": tuning.trials, "concepts": " ".join(tuning.concepts.values())}
-            | {"each_with": " ".join(map(str, each)), "prompts": tuning.prompts}
+            | {"each_with": each, "prompts": tuning.prompts}
             | {"objective": OBJECTIVES[family].format(pictures=tuning.pictures)}
             for family, (rows, each) in families.items()
             for name, space in rows.items()
