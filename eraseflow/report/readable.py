@@ -155,8 +155,8 @@ def markdown(params: Params, frame: pd.DataFrame) -> str:
         parts.append(f"## {name}\n\n{concept.kind}, “{concept.target}” → “{concept.anchor}”" + f". {note}" * bool(note))
         if (glance := at_a_glance(frame, name)) is not None:
             parts.append(f"ASR ↓ ({verdict.rule(concept.judge).name}):")
-            text = glance.map(lambda rate: "" if rate is None else str(rate)).reset_index(names="Method")
-            parts.append(markdown_table(text))
+            rates = glance.map(lambda rate: "" if rate is None else str(rate))
+            parts.append(markdown_table(rates.reset_index(names="Method")))
         parts.append(markdown_table(text))
         parts += baselines.sentences(frame[frame["concept"] == name])
     return "\n\n".join(parts) + "\n"
