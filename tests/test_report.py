@@ -187,7 +187,7 @@ def test_cell_by_hand(report):
     assert p == 2 / 2**8
     assert line == (
         "emoji,unicorn,fine_grained,esd,unlearndiffatk,24,24,24,0,2,0.1667,0.0668,0.3585,0.8333,0.6415,0.9332,20,4,"
-        "0.8333,0.6415,0.9332,20,0.00781,20,5,6.1e-05,20,,,,,"
+        "0.8333,0.6415,0.9332,20,False,4,112,0.00781,20,5,6.1e-05,20,5,,,,,,"
         "emoji_classifier top-1,0.9583,0.7976,0.9926,23,24,emoji_classifier top-1,"
         "6.75,FD emoji-clip,24,0.0125,KID emoji-clip,0.3125,CLIP score emoji-clip,24,0,0,0,False,81.25,2.00,,"
     )
