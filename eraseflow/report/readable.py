@@ -138,7 +138,8 @@ def _beats(rows: pd.DataFrame, baseline: str) -> list[str]:
 def _named(rows: pd.DataFrame) -> list[str]:
     """How many prompts were found by attacking and how many of these name the concept, such as `12, 3 naming it`."""
     found = rows["asr_successes"] - rows["pre_successes"]
-    return [f"{all_}, {named} naming it" for all_, named in zip(found, rows["named_successes"], strict=True)]
+    counts = zip(found, rows["named_successes"], strict=True)
+    return [f"{every}" + f", {named} naming it" * bool(named) for every, named in counts]
 
 
 def _numbers(rows: pd.DataFrame, column: str, form: str) -> list[str]:
