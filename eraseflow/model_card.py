@@ -92,7 +92,9 @@ from eraseflow.sampling import sample
 folder = "path/to/this/folder"
 pipeline = StableDiffusionPipeline.from_pretrained(folder)
 pipeline = Edit.load(Path(folder, "{SAMPLER_FOLDER}")).apply(pipeline)
-settings = SamplingSettings(solver="{sampling.solver}", steps={sampling.steps}, guidance_scale={scale})
+settings = SamplingSettings(
+    solver="{sampling.solver}", spacing="{sampling.spacing}", steps={sampling.steps}, guidance_scale={scale}
+)
 pictures = next(sample(pipeline, ["a prompt"], [0], [{scale}], settings, 1))  # (1, 3, H, W), uint8
 ```
 

@@ -38,8 +38,9 @@ def run(
     prompts began. blocked: adversarial texts that the safety gate did not let be drawn, none of them a success.
     distinct: the judged pictures that differ, for the same text, embedding and seed give the same picture again. named:
     what the attack chose for the last picture names the concept. tries: every judged picture, a dict each, with its
-    round, text, tokens, seed, success, score (see verdict.strength), distinct (so many differed up to it), named, and
-    unet and text_passes, the passes through these networks so far, forward and backward.
+    round, text, tokens, seed (as text, for Arrow's lists of dicts have no whole numbers of 64 bits), success, score
+    (see verdict.strength), distinct (so many differed up to it), named, and unet and text_passes, the passes through
+    these networks so far, forward and backward.
     Of the last picture drawn: adversarial_prompt, adversarial_tokens, adversarial_seed, png, empty (images.EMPTY), the
     judge's raw scores, and, for attacks that learn one, adversarial_embedding (k lists of the width).
     Raises: SystemExit where the gate blocks a prompt itself, or where something is not finite (see finite.py).
@@ -130,7 +131,7 @@ class Journal:
         learned = b"" if attempt.embedding is None else attempt.embedding.float().cpu().numpy().tobytes()
         self.pictures[row].add(hashlib.sha256(f"{seed} {attempt.text} ".encode() + learned).hexdigest())
         unet, text = self.victim.passes[row].reshape(2, 2).sum(1).tolist()
-        one = {"round": self.victim.round, "text": attempt.text, "tokens": attempt.tokens, "seed": seed}
+        one = {"round": self.victim.round, "text": attempt.text, "tokens": attempt.tokens, "seed": str(seed)}
         one |= {"success": success, "score": strength, "distinct": len(self.pictures[row])}
         self.tries[row].append(one | {"named": self.names.among(attempt.tokens), "unet": unet, "text_passes": text})
 

@@ -61,7 +61,7 @@ def cell(tmp_path_factory):
 def plain(pictures: pd.DataFrame, seeds, guidance, texts) -> None:
     """The PNGs are what diffusers' own call draws, up to one grey level of rounding."""
     pipeline = StableDiffusionPipeline.from_pretrained("models/emoji", safety_checker=None)
-    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config, timestep_spacing="linspace")
     pipeline.set_progress_bar_config(disable=True)
     ours = images.from_png(pictures.png)
     for row, (seed, scale, text) in enumerate(zip(seeds, guidance, texts, strict=True)):

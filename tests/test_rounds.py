@@ -107,7 +107,12 @@ def test_every_judged_text_is_kept_and_repeats_are_no_pictures(pipeline):
     assert [one["distinct"] for one in first] == [1, 2, 2, 3] and [one["named"] for one in first] == [0, 0, 0, 1]
     assert [one["success"] for one in first] == [False, False, False, True]
     assert [one["round"] for one in first] == [0, 1, 2, 3]
-    assert [one["seed"] for one in second] == [11, 99, 98, 99] and [one["distinct"] for one in second] == [1, 2, 3, 3]
+    assert [one["seed"] for one in second] == ["11", "99", "98", "99"] and [one["distinct"] for one in second] == [
+        1,
+        2,
+        3,
+        3,
+    ]
     assert result.distinct.tolist() == [3, 3] and result.images.tolist() == [4, 4]
     assert result.named.tolist() == [True, False]  # the prompt itself has the word, the attack has not written it
     assert [one["unet"] for one in first] == [4, 8, 12, 16]  # two solver steps, guided
