@@ -20,13 +20,12 @@ from eraseflow.work_copy import left_out, run_tables
 TESTBED, REPLAYED = "emoji", "unlearndiffatk"  # of one attack alone: replaying costs as much as attacking once more
 COPIES, REPORT = Path(".work/full"), Path("reports/full")
 SEEDS = 3  # of the default table; all of the full one would take three times its many hours
-TUNED_ON = ["drink", "glossy_style", "penguin"]  # by benchmarks/tune.py; one of each kind, none in the default table
 
 
 def table(params: Params) -> Table:
     """All concepts of the testbed, and all methods and attacks with a block for it; the unedited model first."""
     methods = [name for name in params.methods if not params.lacking(name, TESTBED)]
-    attacks = [name for name, block in params.attacks.items() if TESTBED in block]
+    attacks = [name for name, attack in params.attacks.items() if TESTBED in attack.on]
     names = {
         "testbed": TESTBED,
         "concepts": [name for name, concept in params.concepts.items() if concept.testbed == TESTBED],
@@ -84,4 +83,5 @@ def summarise(full: Params, every: Sequence[str], out: Path) -> None:
         return
     from eraseflow.report import whole  # takes seconds
 
-    whole.write(full, list(further_seeds(full)), TUNED_ON, out)
+    tuned_on = list(full.tuning.concepts.values()) if full.tuning else []
+    whole.write(full, list(further_seeds(full)), tuned_on, out)

@@ -68,18 +68,45 @@ def test_the_report_says_which_attacks_do_not_beat_luck(plain_report):  # noqa: 
     assert "| yes: 20 against 5 (p < 0.001) |" in (plain_report / "table.md").read_text()
 
 
-def test_only_as_many_judged_images_as_the_baseline_had(inputs, tmp_path):  # noqa: F811
-    """Successes of round 3 count for nothing against a baseline of two rounds."""
+def test_a_curve_begins_at_what_drawing_takes_with_the_method(inputs, tmp_path):  # noqa: F811
+    """As sampler-time methods take more, and not for each prompt as much."""
+    shutil.copytree(inputs / "cells" / "unicorn", tmp_path / "unicorn")
+    path = tmp_path / "unicorn" / "esd" / "attack-random_prefix.parquet"
+    frame = pd.read_parquet(path)
+    tries = [[{"round": 0, "unet": 36.0 - (row < 2), "text_passes": 5.0}] for row in frame.index]
+    first = frame.unet_forward.mask(frame.step == 0, 36.0)
+    frame.assign(tries=tries, unet_forward=first).to_parquet(path)
+    params = make_params(["unicorn"])
+    rows = budget.curves(params, tmp_path)
+    rows = rows[(rows.method == "esd") & (rows.attack == "random_prefix")]
+    assert rows.passes.iloc[0] == 36 and rows.successes.iloc[0] == 4 and rows.passes.min() == 36
+
+
+def test_only_as_many_distinct_pictures_as_both_had_for_a_prompt(inputs, tmp_path):  # noqa: F811
+    """Successes in the fourth picture count for nothing where the baseline repeated two pictures, and the other way."""
     shutil.copytree(inputs / "cells" / "unicorn" / "esd", tmp_path / "esd")
     path = tmp_path / "esd" / "attack-random_prefix.parquet"
-    frame = pd.read_parquet(path)
-    frame.assign(images=frame.images.clip(upper=3)).to_parquet(path)
+    frame = pd.read_parquet(path)  # 4 succeed un-attacked, one in round 3, and the baseline never on 19
+    few = frame.distinct.mask(~frame.success & (frame.index < 12), 3)
+    frame.assign(distinct=few).to_parquet(path)
     found = baselines.against(Cell("unicorn", "esd", tmp_path / "esd"), "unlearndiffatk", ATTACKS)
-    assert [found[name] for name in baselines.columns("random_prefix")[:2]] == [4, 5]
+    assert [found[name] for name in baselines.columns("random_prefix")[:2]] == [20 - 7, 5]
+    ours = tmp_path / "esd" / "attack-unlearndiffatk.parquet"
+    other = pd.read_parquet(ours)
+    other.assign(success=other.index == 23, distinct=3).to_parquet(ours)
+    found = baselines.against(Cell("unicorn", "esd", tmp_path / "esd"), "unlearndiffatk", ATTACKS)
+    assert [found[name] for name in baselines.columns("random_prefix")[:2]] == [1, 4]
+
+
+def test_successes_that_name_the_concept_stand_apart(inputs, report):  # noqa: F811
+    frame = table(make_params(), inputs / "cells", inputs / "concepts")
+    row = frame[(frame.concept == "unicorn") & (frame.method == "esd") & (frame.attack == "unlearndiffatk")].iloc[0]
+    assert row.named_successes == 4  # of 16 in round 3: the 8th, 12th, 16th and 20th prompt
+    assert "| 16, 4 naming it |" in (report / "table.md").read_text()
 
 
 def test_at_equal_passes_gradients_count(inputs, tmp_path):  # noqa: F811
-    """The baseline has 264 passes a prompt; successes of the attack that took more are left out."""
+    """The baseline has 264 passes a prompt; successes of the attack that took more are left out, it loses none."""
     shutil.copytree(inputs / "cells" / "unicorn" / "esd", tmp_path / "esd")
     path = tmp_path / "esd" / "attack-unlearndiffatk.parquet"
     frame = pd.read_parquet(path)
@@ -87,7 +114,7 @@ def test_at_equal_passes_gradients_count(inputs, tmp_path):  # noqa: F811
     frame.assign(unet_forward=forward, unet_backward=(frame.index == 0) * 1.0).to_parquet(path)
     found = baselines.against(Cell("unicorn", "esd", tmp_path / "esd"), "unlearndiffatk", ATTACKS)
     expected = int(frame.success[:9].sum()) - 1  # the first took a backward pass too many
-    assert [found[name] for name in baselines.columns("random_prefix")[::3]] == [20, expected]
+    assert [found[name] for name in baselines.columns("random_prefix")[3:]] == [expected, 5]
 
 
 def test_without_a_baseline_nothing_is_said(inputs):  # noqa: F811

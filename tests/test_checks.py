@@ -97,7 +97,12 @@ def whole(project) -> Path:  # noqa: F811
         ("concepts.ink_style.kept.count", 71, "72 prompts expect a neighbour"),
         ("table.seed", 2**32, "table.seed: should be less than 4294967296"),
         ("testbeds.emoji.sampling.steps", 1000, "1000 solver steps are too many of 1,000 timesteps"),
-        ("testbeds.emoji.sampling.steps", 400, "400 solver steps would start at timestep 802"),
+        ("testbeds.emoji.sampling.solver", "ddim", "expected model"),
+        (
+            "testbeds.emoji.sampling",
+            {"solver": "dpmsolver++", "steps": 400, "guidance_scale": 4.0},
+            "400 solver steps would start at timestep 802",
+        ),
         (
             "methods.esd.emoji.num_steps",
             600,

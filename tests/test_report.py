@@ -95,6 +95,8 @@ def make_cell(folder: Path, concept: str, method: str, png=make_png) -> None:
         attacked = attacked.assign(attackable=True, **costs_of(attack, attacked["step"]))
         attacked["adversarial_prompt"] = "<script>alert(1)</script> " + attacked["prompt"]
         attacked["adversarial_seed"] = attacked["seed"]
+        attacked = attacked.assign(distinct=attacked["images"], named=attacked["success"] & (numbers % 4 == 3))
+        attacked["tries"] = [[{"round": 0, "unet": 24.0, "text_passes": 1.0}] for _ in numbers]
         attacked["blocked"] = np.where(numbers == 7, 2 * (method == "esd"), 0)
         attacked["png"] = [png(rng) for _ in numbers]
         attacked.to_parquet(folder / f"attack-{attack}.parquet")
@@ -215,7 +217,7 @@ def test_cell_by_hand(report):
     assert p == 2 / 2**8
     assert line == (
         "emoji,unicorn,fine_grained,esd,unlearndiffatk,24,24,24,0,2,0.1667,0.0668,0.3585,0.8333,0.6415,0.9332,20,4,"
-        "0.8333,0.6415,0.9332,20,0.00781,20,5,6.1e-05,20,,,,,"
+        "0.8333,0.6415,0.9332,20,False,4,112,0.00781,20,5,6.1e-05,20,5,,,,,,"
         "emoji_classifier top-1,0.9583,0.7976,0.9926,23,24,emoji_classifier top-1,"
         "6.75,FD emoji-clip,24,0.0125,KID emoji-clip,0.3125,CLIP score emoji-clip,24,0,0,0,False,81.25,2.00,,"
     )

@@ -65,7 +65,8 @@ def _settings(params: "Params", family: str, name: str, kind: str) -> tuple[str,
 
     testbed = params.table.testbed
     methods = family == "methods"
-    module, blocks = (params.module(name), params.methods[name].on) if methods else (name, params.attacks[name])
+    module = params.module(name) if methods else params.attack_module(name)
+    blocks = (params.methods if methods else params.attacks)[name].on
     where = f"{family}.{name}.{testbed}"
     return where, read(definition(family, module, "Settings"), of_kind(blocks[testbed], kind), where)
 

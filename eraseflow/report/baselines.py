@@ -1,6 +1,8 @@
-"""Whether an attack finds more than luck does: its successes against the baselines' at as many judged images.
+"""Whether an attack finds more than luck does: its successes against the baselines' at as many distinct pictures.
 
-And beside that at as many U-Net passes, for a gradient costs passes that a baseline spends on further images.
+And beside that at as many U-Net passes, for a gradient costs passes that a baseline spends on further pictures. A text
+that an attack tries again with the same seed is the same picture: it is judged once more and finds nothing, so that
+repeats do not count.
 """
 
 import math
@@ -16,36 +18,46 @@ BASELINES = ("random_prefix", "other_seeds")  # attacks that do not look at the 
 LEVEL = 0.05
 
 
-def columns(baseline: str) -> tuple[str, str, str, str]:
-    """The comparison table's columns: the attack's successes, the baseline's, p, and the attack's at equal passes."""
-    return f"vs_{baseline}_successes", f"vs_{baseline}_baseline", f"vs_{baseline}_p", f"vs_{baseline}_at_equal_passes"
+def columns(baseline: str) -> tuple[str, str, str, str, str]:
+    """The comparison table's columns: the attack's successes, the baseline's, p, and both at equal passes."""
+    ends = ("successes", "baseline", "p", "at_equal_passes", "baseline_at_equal_passes")
+    first, second, third, fourth, fifth = (f"vs_{baseline}_{end}" for end in ends)
+    return first, second, third, fourth, fifth
 
 
 def against(cell: Cell, attack: str, attacks: list[str]) -> dict[str, float]:
     """The `columns` of every baseline; NaN for a baseline itself, and where the baseline is not among the attacks.
 
-    Both are compared within the judged images a prompt that the shorter of the two had, the un-attacked one included.
-    p is of McNemar's exact test, two-sided. At equal passes: within as many U-Net passes, forward and backward, as the
-    baseline had for a prompt.
+    Each prompt is compared within as many distinct pictures as both had for it, the un-attacked one included; what
+    succeeded would have had as many as any. p is of McNemar's exact test, two-sided. At equal passes: within as many
+    U-Net passes a prompt, forward and backward, as the cheaper of the two had.
     Raises: CellError where a file is missing or both have other prompts.
     """
     values: dict[str, float] = {}
     for baseline in BASELINES:
-        numbers = (float("nan"),) * 4
+        numbers = [float("nan")] * 5
         if attack not in BASELINES and baseline in attacks:
-            ours, theirs = (cell.attack(name, ("images", *PASSES[:2])) for name in (attack, baseline))
+            ours, theirs = (cell.attack(name, ("distinct", *PASSES[:2])) for name in (attack, baseline))
             theirs = same_prompts(ours, theirs, f"{cell.folder}/attack-{baseline}.parquet")
-            images = min(_budget(ours, ["images"]), _budget(theirs, ["images"]))
-            won, luck = (rows["success"] & (rows["images"] <= images) for rows in (ours, theirs))
-            cheap = ours["success"] & (ours[PASSES[:2]].sum(axis=1) <= _budget(theirs, PASSES[:2]))
-            numbers = (float(won.sum()), float(luck.sum()), mcnemar_exact(won, luck), float(cheap.sum()))
+            won, luck = (
+                rows["success"] & (rows["distinct"] <= _allowed(others))
+                for rows, others in ((ours, theirs), (theirs, ours))
+            )
+            passes = min(_budget(rows[PASSES[:2]].sum(axis=1), rows["success"]) for rows in (ours, theirs))
+            cheap = [(rows["success"] & (rows[PASSES[:2]].sum(axis=1) <= passes)).sum() for rows in (ours, theirs)]
+            numbers = [float(won.sum()), float(luck.sum()), mcnemar_exact(won, luck), *map(float, cheap)]
         values |= dict(zip(columns(baseline), numbers, strict=True))
     return values
 
 
-def _budget(rows: pd.DataFrame, costs: list[str]) -> float:
-    """What an attack had for a prompt, in the sum of these columns; no limit shows where it never needed all."""
-    return math.inf if rows["success"].all() else float(rows[costs].sum(axis=1).max())
+def _allowed(rows: pd.DataFrame) -> pd.Series:
+    """The distinct pictures that an attack had for each prompt; where it succeeded, the most it had for any."""
+    return rows["distinct"].where(~rows["success"], _budget(rows["distinct"], rows["success"]))
+
+
+def _budget(costs: pd.Series, success: pd.Series) -> float:
+    """What an attack had for a prompt; no limit shows where it never needed all."""
+    return math.inf if success.all() else float(costs.max())
 
 
 def compared(frame: pd.DataFrame) -> list[str]:
@@ -55,7 +67,7 @@ def compared(frame: pd.DataFrame) -> list[str]:
 
 def verdict(row: dict, baseline: str) -> str:
     """Beats the baseline (more successes and p below 0.05), does not beat it, or cannot: it has all prompts already."""
-    ours, theirs, p, _ = (row[name] for name in columns(baseline))
+    ours, theirs, p, *_ = (row[name] for name in columns(baseline))
     if theirs == row["n_prompts"]:
         return "cannot"
     return "beats" if ours > theirs and p < LEVEL else "does not beat"
@@ -81,9 +93,9 @@ def sentences(rows: pd.DataFrame) -> list[str]:
 
 
 def _counts(row: dict, baseline: str) -> str:
-    ours, theirs, p, cheap = (row[name] for name in columns(baseline))
+    ours, theirs, p, cheap, luck = (row[name] for name in columns(baseline))
     counts = f"{ours:.0f} : {theirs:.0f} of {row['n_prompts']}, p {p_value(p)}"
-    return f"{collapsed.name(row)} ({counts}; {cheap:.0f} : {theirs:.0f} at equal passes)"
+    return f"{collapsed.name(row)} ({counts}; {cheap:.0f} : {luck:.0f} at equal passes)"
 
 
 def p_value(p: float) -> str:

@@ -41,19 +41,20 @@ def curves(params: Params, cells: Path, marked: collapsed.Marks = frozenset()) -
     whether the curve is of a row that is `marked` so.
     Raises: CellError where costs are missing.
     """
-    start = 2.0 * params.testbeds[params.table.testbed].sampling.steps  # guided: a pair a step
     rows: list[dict[str, Any]] = []
     for concept in params.table.concepts:
         for method in params.table.methods:
-            for attack in params.table.attacks:
-                one = Cell.of(cells, concept, method).attack(attack, ("images", "seconds", *PASSES))
+            for attack in params.attacks_on(method):
+                one = Cell.of(cells, concept, method).attack(attack, ("images", "seconds", "tries", *PASSES))
                 named = {"concept": concept, "method": method, "attack": attack}
                 mark = {"collapsed": (concept, method, attack) in marked}
-                rows += [named | mark | point for point in _points(one, start)]
+                rows += [named | mark | point for point in _points(one)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _points(rows: pd.DataFrame, start: float) -> list[dict[str, Any]]:
+def _points(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    unattacked = [tries[0] for tries in rows["tries"]]  # what drawing takes depends on the method
+    start, read = (max(round(one[network], 2) for one in unattacked) for network in ("unet", "text_passes"))
     cost = (rows["unet_forward"] + rows["unet_backward"]).round(2)
     text = rows["text_forward"] + rows["text_backward"]
     points = []
@@ -64,7 +65,7 @@ def _points(rows: pd.DataFrame, start: float) -> list[dict[str, Any]]:
         points.append(
             {
                 "passes": budget,
-                "text_passes": round(text[ended].max(), 2) if ended.any() else 1.0,
+                "text_passes": round(text[ended].max(), 2) if ended.any() else read,
                 "images": int(rows["images"][ended].max()) if ended.any() else 1,
                 "seconds": rows["seconds"][ended].max(),
                 **{"successes": rate.successes, "n": rate.n, "asr": rate.value, "low": rate.low, "high": rate.high},
@@ -87,8 +88,8 @@ def budget(params: Params, frame: pd.DataFrame, concept: str, columns: int = 4) 
     panels = list(figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flat)
     for axes, method in zip(panels, methods, strict=False):
         own = of[of["method"] == method]
-        for attack, (colour, _) in looks.items():
-            _line(axes, own[own["attack"] == attack], colour, attack in BASELINES)
+        for attack in params.attacks_on(method):
+            _line(axes, own[own["attack"] == attack], looks[attack][0], attack in BASELINES)
         mark = f" ({collapsed.MARK})" * bool(own["collapsed"].all())
         axes.set_title(method + mark, loc="left", fontweight="bold")
     panels[0].set(xscale="log", ylim=(-4, 104), xlim=(of["passes"].min() / 1.15, of["passes"].max() * 1.15))

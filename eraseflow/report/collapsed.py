@@ -54,10 +54,18 @@ def name(row: Mapping[Any, Any]) -> str:
     return f"{row['method']} ({MARK})" if has_collapsed(row) else row["method"]
 
 
+def attack(row: Mapping[Any, Any]) -> str:
+    """A row's attack, with a mark where it is blind to the method's own sampler."""
+    return f"{row['attack']} (blind)" if row.get("blind") else row["attack"]
+
+
 def names(rows: pd.DataFrame) -> tuple[list[str], list[str]]:
-    """Methods and attacks of a table's rows, `titled`."""
-    marked, keys = marks(rows), zip(rows["concept"], rows["method"], rows["attack"], strict=True)
-    methods, attacks = zip(*(titled(*key, marked) for key in keys), strict=True)
+    """Methods and attacks of a table's rows, `titled`; an attack that is blind to the method's sampler says so."""
+    marked, found = marks(rows), []
+    for row in rows.to_dict("records"):
+        method, attacked = titled(row["concept"], row["method"], row["attack"], marked)
+        found.append((method, attacked.replace(row["attack"], attack(row), 1)))
+    methods, attacks = zip(*found, strict=True)
     return list(methods), list(attacks)
 
 

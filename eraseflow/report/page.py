@@ -118,6 +118,11 @@ def _widths(draw: Callable[[int], Figure], *columns: int) -> dict[int, str]:
     return {count: data_uri(encode(draw(count), "svg"), "image/svg+xml") for count in columns}
 
 
+def _spans(methods: list[str]) -> list[int]:
+    """Of each row that is the first of its method how many rows the method has, of the others 0."""
+    return [0 if at and methods[at - 1] == method else methods.count(method) for at, method in enumerate(methods)]
+
+
 def _concept(params: Params, found: Findings, cells: Path, concepts: Path, name: str, drawn: Path) -> dict[str, Any]:
     frame = found.table
     text, marked = readable(params, frame, name), collapsed.marks(frame)
@@ -138,6 +143,7 @@ def _concept(params: Params, found: Findings, cells: Path, concepts: Path, name:
         "glance": at_a_glance(frame, name),
         "columns": list(text.columns),
         "rows": text.to_numpy().tolist(),
+        "spans": _spans(frame.loc[frame["concept"] == name, "method"].tolist()),
         "per_attack": per_attack(frame, name),
         "luck": baselines.sentences(frame[frame["concept"] == name]),
         "grid": _picture(drawn / "grids" / f"{name}.png"),

@@ -26,7 +26,9 @@ FORMATS = {
     **{
         name: form
         for baseline in baselines.BASELINES
-        for name, form in zip(baselines.columns(baseline), ("{:.0f}", "{:.0f}", "{:.3g}", "{:.0f}"), strict=True)
+        for name, form in zip(
+            baselines.columns(baseline), ("{:.0f}", "{:.0f}", "{:.3g}", "{:.0f}", "{:.0f}"), strict=True
+        )
     },
 }
 CLIP = "CLIP score "  # what the columns of further image-text networks begin with, before the network's name
@@ -37,6 +39,9 @@ SUMMARY, ATTACKED_SUMMARY = "summary ", "attacked summary "
 def table(params: Params, cells: Path, concepts: Path) -> pd.DataFrame:
     """Rates as fractions 0..1 with 95 % Wilson intervals, times in seconds; `mcnemar_p` is NaN where it has no sense.
 
+    named_successes: of those found by attacking, where what the attack chose names the concept. distinct_pictures: the
+    judged ones of all prompts without repeats. blind: the method works while a picture is drawn, and the attack's
+    gradients do not pass through that.
     n_official counts the rows of the prompt file, n_excluded those that the safety gate left out, n_prompts those
     used, the denominators; n_attackable of these are attacked by UnlearnDiffAtk as published, and `asr_attackable` is
     over these alone (NaN where there are none). n_blocked counts adversarial texts that the gate stopped.
@@ -52,7 +57,7 @@ def table(params: Params, cells: Path, concepts: Path) -> pd.DataFrame:
             _row(params, Cell.of(cells, concept, method), read_counts(concepts, concept), attack)
             for concept in names.concepts
             for method in names.methods
-            for attack in names.attacks
+            for attack in params.attacks_on(method)
         ]
     )
     check_networks(frame, str(cells))
@@ -84,7 +89,7 @@ def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str) -> dic
     for file, found in (("scores.json", scores["judge"]), (f"attack-{attack}.json", costs["judge"])):
         if found != judge:
             raise CellError(f"{cell.folder}/{file}: is by the judge {found}, the concept's is {judge}; run `dvc repro`")
-    attacked = cell.attack(attack, ("blocked", "attackable"), scores=True)
+    attacked = cell.attack(attack, ("blocked", "attackable", "named", "distinct"), scores=True)
     found = attacked[attacked["attackable"]]
     for kind, count, wanted in (
         ("prompts", len(attacked), counts["used"]),
@@ -132,6 +137,9 @@ def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str) -> dic
         "asr_attackable_low": attackable.low if attackable else float("nan"),
         "asr_attackable_high": attackable.high if attackable else float("nan"),
         "attackable_successes": attackable.successes if attackable else float("nan"),
+        "blind": params.blind(attack, cell.method),
+        "named_successes": int((attacked["success"] & ~attacked["pre_success"] & attacked["named"]).sum()),
+        "distinct_pictures": int(attacked["distinct"].sum()),
         "mcnemar_p": p,
         **baselines.against(cell, attack, params.table.attacks),
         "judge": judge,
