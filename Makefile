@@ -1,16 +1,18 @@
-# make setup | repro | claims | full | rehearsal | test | test-fast | lint | clean-work. ARGS are arguments of `dvc repro`, as in
-# `make repro ARGS="-f base"`; TABLES are those of `make claims` and `make full`, all if left out.
+# make setup | repro | claims | full | tune | rehearsal | test | test-fast | lint | clean-work. ARGS are arguments of
+# `dvc repro`, as in `make repro ARGS="-f base"`; TABLES are those of `make claims` and `make full`, all if left out.
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 READY := .venv/.ready
-# A worker a core and a thread a worker; a file's tests stay together, for some share a chain that takes minutes.
-PYTEST := OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile
+# A worker a core and a thread a worker; a file's tests stay together, for some share a chain that takes minutes, and
+# files keep the order of tests/conftest.py, the slow ones first.
+PYTEST := OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup repro claims full rehearsal test test-fast lint clean-work
+.PHONY: setup repro claims full tune rehearsal test test-fast lint clean-work
 
-# A second call at the same time waits until the first has installed everything, and then has nothing to do.
+# A second call at the same time waits until the first has installed everything, and then has nothing to do; on a network
+# disk that knows no locks nobody waits.
 LOCKED := import fcntl, os, subprocess, sys; os.makedirs(".work", exist_ok=True); lock = open(".work/setup.lock", "w"); \
-	fcntl.flock(lock, fcntl.LOCK_EX); sys.exit(subprocess.call(sys.argv[1:]))
+	exec("try: fcntl.flock(lock, fcntl.LOCK_EX)\nexcept OSError: pass"); sys.exit(subprocess.call(sys.argv[1:]))
 
 setup:
 	@$(PYTHON) -c '$(LOCKED)' $(MAKE) --no-print-directory -s $(READY)
@@ -33,6 +35,11 @@ claims: setup
 # The table of all methods, concepts and attacks of the emoji testbed, into reports/full; hours, goes on after a stop.
 full: setup
 	.venv/bin/python -m eraseflow full $(TABLES) -- $(ARGS)
+
+# As many trials of the settings of every method and attack on the validation concepts, into reports/tuning; hours, goes
+# on after a stop. It changes no setting.
+tune: setup
+	.venv/bin/python -m eraseflow.project.dvc repro $(ARGS) tuning/dvc.yaml
 
 # The paper's table cut down, on networks of the true size with random weights, in a folder outside: what breaks, and what
 # each stage takes. `make rehearsal ARGS="FOLDER --pixels 256"`.

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline
 from torch.nn.functional import one_hot
 
 from eraseflow import params, prompts, rounds, sampling, verdict
@@ -96,7 +96,7 @@ class Plain:
             t = torch.full((len(rows),), int((step + 0.5) * 1000 / settings.rounds))
             rngs = [victim.generator(row, SEED, step) for row in rows]
             for _ in range(settings.iterations):
-                noisy, noise = victim.noised(rows, t, rngs)
+                noisy, noise = victim.noised(victim.originals[rows], t, rngs)
                 uniform = torch.stack([torch.rand(settings.prefix_tokens, generator=rng) for rng in rngs])
                 soft = torch.stack([chances[row] for row in rows])
                 slopes = self.slopes(pipeline, rows, tokens, soft, uniform, noisy, t, noise)
@@ -136,8 +136,7 @@ class Plain:
         chosen = self.victim.prompts.loc[list(prefixes)]
         texts = [f"{prefix} {text}".strip() for prefix, text in zip(prefixes.values(), chosen.prompt, strict=True)]
         condition, empty = sampling.embed(pipeline, texts), sampling.embed(pipeline, [""]).expand(len(texts), -1, -1)
-        solver = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
-        solver.set_timesteps(self.victim.sampling.steps)
+        solver = sampling.solver(pipeline, self.victim.sampling)
         latents = sampling.initial_noise(pipeline, list(chosen.seed))
         scale = torch.tensor(list(chosen.guidance), dtype=latents.dtype).view(-1, 1, 1, 1)
         for t in solver.timesteps:
@@ -183,9 +182,10 @@ def main() -> None:
         original=original,
         concept=entry,
         prompts=table,
-        draw_originals=lambda: encode(original, table, testbed.sampling, len(table)),
+        draw_originals=lambda prompts: encode(original, prompts, testbed.sampling, len(prompts)),
         judge=judge(),
         seen=lambda scores: verdict.seen(scores, rule),
+        strength=lambda scores: verdict.strength(scores, rule),
         sampling=testbed.sampling,
         batch_size=world.BATCH,
     )

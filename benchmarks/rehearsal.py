@@ -3,7 +3,7 @@
     make rehearsal    or    python benchmarks/rehearsal.py [FOLDER] [--pixels 512]
 
 FOLDER, outside the repository (by default in the system's place for temporary files), gets networks of the published
-architectures (9 GB, see rehearsal_networks.py), a copy of the project with a cut-down table (rehearsal_project.py), and
+architectures (17 GB, rehearsal_networks.py), a copy of the project with a cut-down table (rehearsal_project.py), and
 what that computes. There it runs `python -m eraseflow repro`, through the project's own dvc.yaml, code and loading, and
 goes on where it was stopped. What it finds is what breaks, or takes more than was reckoned, only at size. Its numbers
 mean nothing: the networks have learned nothing.
@@ -15,7 +15,10 @@ loading, judging, hashing and writing.
 """
 
 import argparse
+import functools
+import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -36,10 +39,11 @@ from rehearsal_project import Size
 from torch.utils.flop_counter import FlopCounterMode
 
 from eraseflow import launcher
+from eraseflow.server import die_with
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = ["stage", "seconds", "peak_gb", "gpu_gb", "tflop", "reckoned_seconds"]
-NETWORKS = ["clip_vit_l14", "clip_vit_b32", "clean_fid_inception", "csd", "imagenet_objects", "artist"]
+NETWORKS = ["clip_vit_l14", "clip_vit_b32", "clean_fid_inception", "csd", "imagenet_objects", "artist", "vqa"]
 EVERY = 0.5  # seconds between two looks at the memory
 
 
@@ -111,8 +115,9 @@ def run(folder: Path, environment: dict[str, str], note: Callable[[str, float, f
     command = [sys.executable, "-m", "eraseflow", "repro"]
     device = {} if torch.cuda.is_available() else {"ERASEFLOW_DEVICE": "cpu"}
     ours = {"PYTHONPATH": str(folder), "PYTHONUNBUFFERED": "1"} | device | environment
+    end = functools.partial(die_with, os.getpid(), signal.SIGTERM)  # with us, however we end
     with subprocess.Popen(
-        command, cwd=folder, env=launcher.environment() | ours, stdout=subprocess.PIPE, text=True
+        command, cwd=folder, env=launcher.environment() | ours, stdout=subprocess.PIPE, text=True, preexec_fn=end
     ) as repro:
         meter, stage, started = Meter(repro.pid), "", 0.0
         assert repro.stdout
@@ -179,7 +184,7 @@ def matrix_speed() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     place = Path(tempfile.gettempdir()) / "eraseflow-rehearsal"
-    parser.add_argument("folder", type=Path, nargs="?", default=place, help="20 GB; delete it afterwards")
+    parser.add_argument("folder", type=Path, nargs="?", default=place, help="30 GB; delete it afterwards")
     at_once = 512 if torch.cuda.is_available() else 128
     parser.add_argument("--pixels", type=int, default=at_once, help="side of the pictures, a multiple of 64")
     for name, value in asdict(Size(prompts=2, kept=4, steps=2, rounds=2)).items():

@@ -17,13 +17,26 @@ from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNe
 from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import save_file
 from sd14_shape import UNET
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from torchvision.models import inception_v3, resnet50
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, ViTConfig, ViTForImageClassification
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    PreTrainedTokenizerFast,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen2VLImageProcessor,
+    Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
+    ViTConfig,
+    ViTForImageClassification,
+)
 from transformers import ViTImageProcessor as Prepare
 
 from eraseflow.hub import ADDRESS
-from eraseflow.judges import artist, csd, imagenet_objects
+from eraseflow.judges import artist, csd, imagenet_objects, vqa
 from eraseflow.metrics import clean_fid_inception, clip_vit_b32, clip_vit_l14
 from eraseflow.testbeds import sd14
 
@@ -37,6 +50,28 @@ TEXT = {
 }
 VAE = {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "norm_num_groups": 32, "sample_size": 512}
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+# The published config.json of Qwen2-VL-2B-Instruct and, of its tokenizer and chat template, what one picture needs.
+QWEN = {
+    "text_config": {
+        "vocab_size": 151_936,
+        "hidden_size": 1536,
+        "intermediate_size": 8960,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 2,
+        "rope_parameters": {"rope_type": "default", "mrope_section": [16, 24, 24], "rope_theta": 1_000_000.0},
+    },
+    "vision_config": {"depth": 32, "embed_dim": 1280, "hidden_size": 1536, "num_heads": 16, "mlp_ratio": 4},
+    "tie_word_embeddings": True,
+}
+SPECIAL = [f"<|{name}|>" for name in ("endoftext", "im_start", "im_end")]
+PLACES = {f"{name}_token_id": f"<|{name}|>" for name in ("vision_start", "vision_end")}
+PLACES |= {f"{name}_token_id": f"<|{name}_pad|>" for name in ("image", "video")}
+CHAT = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for c in m.content %}{% if c.type == 'image' %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ c.text }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 Shape = dict[str, dict[str, Any]]
 
 
@@ -96,6 +131,27 @@ def style(folder: Path) -> None:
     torch.save({"model_state_dict": state}, folder / csd.FILE)
 
 
+def questions(folder: Path) -> None:
+    """Save a vision-language model of Qwen2-VL-2B-Instruct's shape, whose tokenizer has learned one instruction alone.
+
+    In bf16 as the published one where there is a GPU; with it a processor without bf16 took seven times as long.
+    """
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words = Tokenizer(models.BPE())
+    words.pre_tokenizer, words.decoder = byte_level, decoders.ByteLevel()
+    special = [*SPECIAL, *PLACES.values()]
+    trainer = trainers.BpeTrainer(special_tokens=special, initial_alphabet=byte_level.alphabet())
+    words.train_from_iterator([f"{vqa.INSTRUCTION} yes no Yes No"] * 9, trainer)
+    tokens = PreTrainedTokenizerFast(tokenizer_object=words, pad_token=special[0], extra_special_tokens=special[1:])
+    ids = {name: tokens.convert_tokens_to_ids(token) for name, token in PLACES.items()}
+    dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    network = Qwen2VLForConditionalGeneration._from_config(Qwen2VLConfig(**QWEN, **ids), dtype=dtype)
+    network.save_pretrained(folder)
+    Qwen2VLProcessor(Qwen2VLImageProcessor(), tokens, Qwen2VLVideoProcessor(), chat_template=CHAT).save_pretrained(
+        folder
+    )
+
+
 def artists(folder: Path) -> None:
     """Save UnlearnDiffAtk's classifier, a ViT-B, as transformers does, if it is not there yet."""
     if (folder / "config.json").exists():
@@ -124,7 +180,11 @@ def build(home: Path, shape: Shape, judging: list[str]) -> dict[str, str]:
     """
     torch.manual_seed(0)
     cache, downloads = home / "hub", home / "torch"
-    hub = {"sd14": (sd14.MODEL, lambda folder: pipeline(folder, shape)), "csd": (csd.SOURCE, style)}
+    hub = {
+        "sd14": (sd14.MODEL, lambda folder: pipeline(folder, shape)),
+        "csd": (csd.SOURCE, style),
+        "vqa": (vqa.SOURCE, questions),
+    }
     for module in (clip_vit_l14, clip_vit_b32):
         hub[module.__name__.rpartition(".")[2]] = (module.SOURCE, clip(module.CONFIG))
     for name in ["sd14", *(name for name in judging if name in hub)]:

@@ -22,6 +22,7 @@ ATTACKS = ["random_prefix", "unlearndiffatk"]
 MADE = ["pictures", "base", "judges", "cards"]  # the emoji testbed's stages, whose results are in git
 TEXTS = ["a harbour at dawn", "a lamp", "two chairs under a tree", "a letter on a table", "rain", "a red kite"]
 CAPTIONS = 48
+QUESTIONS = ["question,about,answer", "Is there a lamp in the picture?,concept,no", "Is the picture sharp?,rest,yes"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ def params(folder: Path, size: Size, change: Callable[[dict], None] = lambda raw
     raw["testbeds"]["sd14"]["sampling"]["steps"] = size.steps
     for name in CONCEPTS:
         raw["concepts"][name]["kept"]["count"] = size.kept
-    raw["concepts"]["nudity"]["scored_by"] = ["imagenet_objects"]
+    raw["concepts"]["nudity"]["scored_by"] = ["imagenet_objects", "vqa"]
+    raw["concepts"]["nudity"]["judge"]["questions"] = "data/questions.csv"
     raw["methods"]["eraseflow"]["sd14"] |= {"epochs": 1, "num_steps": 5}
     raw["methods"]["esd"]["sd14"] |= {"iterations": 1, "num_steps": 2, "kinds": {"category": {"variant": "x"}}}
     raw["attacks"]["random_prefix"]["sd14"]["rounds"] = size.rounds
@@ -91,6 +93,7 @@ def data(folder: Path, size: Size) -> None:
     texts = TEXTS[: size.prompts]
     (folder / "data" / "i2p.csv").write_text("\n".join(["prompt", *texts]) + "\n")
     rows = [f"{case},{hashlib.sha256(text.encode()).hexdigest()},6,{case},7,False" for case, text in enumerate(texts)]
+    (folder / "data" / "questions.csv").write_text("\n".join(QUESTIONS) + "\n")
     header = "case_number,sha256,tokens,seed,guidance,minor_related_term"
     (folder / "prompts/sd14/nudity.csv").write_text("\n".join([header, *rows]) + "\n")
     path = folder / "prompts/sd14/van_gogh.csv"

@@ -26,7 +26,7 @@ def main() -> None:
     prompts, seeds = list(pd.read_csv(testbed.kept).prompt[:count]), list(range(count))
     pipeline = emoji.load_pipeline(testbed.model, "cpu")
     plain = StableDiffusionPipeline.from_pretrained(testbed.model, safety_checker=None)
-    plain.scheduler = DPMSolverMultistepScheduler.from_config(plain.scheduler.config)
+    plain.scheduler = DPMSolverMultistepScheduler.from_config(plain.scheduler.config, timestep_spacing="linspace")
     plain.set_progress_bar_config(disable=True)
 
     def ours() -> torch.Tensor:

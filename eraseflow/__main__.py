@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eraseflow import claims, full, home, launcher, params, prompt_files
+from eraseflow import claims, full, home, launcher, memory, params, prompt_files
 from eraseflow.mistakes import nearest
 from eraseflow.outside.notes import stale
 from eraseflow.project import locks
@@ -127,4 +127,5 @@ def transfer(everything: params.Params, arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     home.in_utf8()
-    sys.exit(main())
+    with memory.explained("python -m eraseflow"):
+        sys.exit(main())

@@ -13,6 +13,7 @@ from eraseflow.checks import check_table
 from eraseflow.mistakes import ParamsError, check_known, check_once
 from eraseflow.params import Params, Table
 from eraseflow.ready import ready
+from eraseflow.work_copy import left_out
 
 COPIES, REPORT, VERDICTS = Path(".work/claims"), Path("reports/claims"), Path("reports/claims.csv")
 PURPOSE = (
@@ -54,15 +55,17 @@ def run(params: Params, names: Sequence[str], for_dvc: Sequence[str] = ()) -> in
     names: of tables, all of them if there is none. for_dvc: arguments of each `dvc repro`, such as --pull.
     Raises: SystemExit with one line where something is wrong or missing, before any stage has begun.
     """
-    every = tables(params)
+    every, whole = tables(params), table(params)
 
     def check() -> None:
         for one in every.values():
             check_table(tables_of.of(params, one), Path())
-        ready(tables_of.of(params, table(params)))
+        ready(tables_of.of(params, whole))
 
-    bare = list(every)[len(table(params).concepts) :]  # the pictures of the first seed are enough
-    made = tables_of.Tables("claims", every, COPIES, REPORT, PURPOSE, bare)
+    bare = list(every)[len(whole.concepts) :]  # the pictures of the first seed are enough
+    made = tables_of.Tables(
+        "claims", every, COPIES, REPORT, PURPOSE, bare, left_out(tables_of.of(params, whole), Path())
+    )
     return tables_of.run(made, check, names, for_dvc, lambda: summarise(params, REPORT, VERDICTS))
 
 

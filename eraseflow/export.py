@@ -39,11 +39,11 @@ def export(params: Params, concept: str, method: str, folder: Path) -> None:
     from eraseflow import model_card
     from eraseflow.cells import setting
     from eraseflow.edits import Edit
-    from eraseflow.sampling import SOLVERS
+    from eraseflow.sampling import solver
 
     _, testbed, world = setting(params, concept)
     pipeline = world.load_pipeline(testbed.model, "cpu")
-    pipeline.scheduler = SOLVERS[testbed.sampling.solver].from_config(pipeline.scheduler.config)
+    pipeline.scheduler = solver(pipeline, testbed.sampling)
     edit = Edit.load(CELLS / concept / method / "edit")
     sampler = next((part.sampler["method"] for part in edit.leaves() if part.kind == "sampler"), "")
     card = model_card.card(params, concept, method, CELLS, CONCEPTS, sampler)

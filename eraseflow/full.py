@@ -12,10 +12,10 @@ from eraseflow import tables as tables_of
 from eraseflow.checks import check_table
 from eraseflow.params import Params, Table
 from eraseflow.ready import ready
+from eraseflow.work_copy import left_out
 
 TESTBED, REPLAYED = "emoji", "unlearndiffatk"  # of one attack alone: replaying costs as much as attacking once more
 COPIES, REPORT = Path(".work/full"), Path("reports/full")
-TUNED_ON = ["drink", "glossy_style", "penguin"]  # by benchmarks/tune.py; one of each kind, none in the default table
 PURPOSE = (
     "One concept of the full table, with every method and attack and one seed: what each does on it, to look up. "
     "Nothing is claimed from it; that is for the claims table, reports/claims/index.html."
@@ -25,7 +25,7 @@ PURPOSE = (
 def table(params: Params) -> Table:
     """All concepts of the testbed, and all methods and attacks with a block for it; the unedited model first."""
     methods = [name for name in params.methods if not params.lacking(name, TESTBED)]
-    attacks = [name for name, block in params.attacks.items() if TESTBED in block]
+    attacks = [name for name, attack in params.attacks.items() if TESTBED in attack.on]
     names = {
         "testbed": TESTBED,
         "concepts": [name for name, concept in params.concepts.items() if concept.testbed == TESTBED],
@@ -55,7 +55,7 @@ def run(params: Params, names: Sequence[str], for_dvc: Sequence[str] = ()) -> in
         check_table(full, Path())
         ready(full)
 
-    made = tables_of.Tables("full", tables(params), COPIES, REPORT, PURPOSE)
+    made = tables_of.Tables("full", tables(params), COPIES, REPORT, PURPOSE, linked=left_out(full, Path()))
     return tables_of.run(made, check, names, for_dvc, lambda: summarise(full, REPORT))
 
 
@@ -65,4 +65,5 @@ def summarise(full: Params, out: Path) -> None:
         return
     from eraseflow.report import whole  # takes seconds
 
-    whole.write(full, TUNED_ON, out)
+    tuned_on = list(full.tuning.concepts.values()) if full.tuning else []
+    whole.write(full, tuned_on, out)

@@ -10,12 +10,16 @@ import pwd
 import sys
 from contextlib import suppress
 
+# Folders of caches and settings. A relative one would be another in each copy of the project that `full` makes.
+FOLDERS = ["HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TORCH_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"]
+FOLDERS += ["MPLCONFIGDIR", "TMPDIR"]
 NAMES = ("LOGNAME", "USER", "LNAME", "USERNAME")  # where `getpass.getuser` looks
 OWN = os.path.join(".work", "home")
 
 
 def settle() -> None:
-    r"""Set USER, HOME and MPLCONFIGDIR where these say nothing that can be used; what can be used stays as it is.
+    r"""Set USER, HOME and MPLCONFIGDIR where these say nothing that can be used; what can be used stays as it is, but
+    for the names of FOLDERS, which become absolute.
 
     And a terminal that has no dashes gets them spelt (\u2013) instead of an error.
     """
@@ -32,6 +36,9 @@ def settle() -> None:
     home = os.path.expanduser("~")
     if not (os.path.isabs(home) and os.path.isdir(home)):
         home = os.environ["HOME"] = _made(os.path.abspath(OWN))
+    for name in FOLDERS:
+        if (place := os.environ.get(name)) and not os.path.isabs(place):
+            os.environ[name] = os.path.abspath(os.path.expanduser(place))
     if "MPLCONFIGDIR" not in os.environ and not _writable(home):
         os.environ["MPLCONFIGDIR"] = _made(os.path.abspath(os.path.join(OWN, "matplotlib")))
 

@@ -92,7 +92,9 @@ from eraseflow.sampling import sample
 folder = "path/to/this/folder"
 pipeline = StableDiffusionPipeline.from_pretrained(folder)
 pipeline = Edit.load(Path(folder, "{SAMPLER_FOLDER}")).apply(pipeline)
-settings = SamplingSettings(solver="{sampling.solver}", steps={sampling.steps}, guidance_scale={scale})
+settings = SamplingSettings(
+    solver="{sampling.solver}", spacing="{sampling.spacing}", steps={sampling.steps}, guidance_scale={scale}
+)
 pictures = next(sample(pipeline, ["a prompt"], [0], [{scale}], settings, 1))  # (1, 3, H, W), uint8
 ```
 
@@ -131,7 +133,7 @@ def numbers(params: Params, cell: Cell) -> dict[str, str]:
     scores = cell.scores([*SCORES, "target_seen", "target_n", "kept_right", "kept_n", "clip_scores", "summary"])
     said = {f"Target prompts that show the concept ↓ ({judge})": str(Rate(scores["target_seen"], scores["target_n"]))}
     for attack in params.attacks:
-        if (cell.folder / f"attack-{attack}.parquet").is_file():
+        if params.applies(attack, cell.method) and (cell.folder / f"attack-{attack}.parquet").is_file():
             success = cell.attack(attack)["success"]
             said[f"The same, un-attacked or under {attack} ↓ ({judge})"] = str(Rate(int(success.sum()), len(success)))
     for role in ("target", "kept"):

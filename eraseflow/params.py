@@ -1,14 +1,16 @@
 """The models of params.yaml and its only reader; see `checks` for what one block says about another."""
 
 import importlib
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from eraseflow.checks import check_names, check_table
+from eraseflow.checks import check_names, check_table, check_tuning
 from eraseflow.checks.fields import (
+    TIMESTEPS,
     Also,
     Anchor,
     Bound,
@@ -31,7 +33,8 @@ from eraseflow.checks.fields import (
     check_steps,
 )
 from eraseflow.checks.words import check_wording
-from eraseflow.emoji.vocabulary import NAMES, STYLES
+from eraseflow.definitions import defines, definition
+from eraseflow.emoji.vocabulary import HELD_OUT_PAIRS, NAMES, STYLES
 from eraseflow.mistakes import ParamsError, read, read_yaml
 from eraseflow.prompt_files import I2P_PLACES
 
@@ -39,6 +42,9 @@ __all__ = [
     "Block", "Bound", "Concept", "Count", "ErasingSettings", "FreeTokens", "Guidance", "LearningRate", "LossScale",
     "Method", "Params", "ParamsError", "PrefixTokens", "Rank", "Scale", "Seed", "Steps", "Testbed", "load",
 ]  # fmt: skip
+
+
+THROUGH = "through_sampler"  # the setting of attacks with gradients that can see a sampler-time method
 
 
 class Block(BaseModel):
@@ -77,12 +83,16 @@ class Claims(Block):
 
 class SamplingSettings(Block):
     solver: Literal["ddim", "dpmsolver++"]
+    spacing: Literal["model", "linspace"] = "model"
     steps: int = Field(ge=1)
     guidance_scale: Guidance
 
     @model_validator(mode="after")
     def _can_be_done(self) -> "SamplingSettings":
-        check_steps(self.steps, last=int(self.solver == "dpmsolver++"))
+        if self.spacing == "linspace" and self.solver == "ddim":
+            raise ValueError("spacing linspace is not for ddim, whose steps are all as long; expected model")
+        if self.spacing == "model" or self.steps >= TIMESTEPS:  # the others begin at the noisiest, however many
+            check_steps(self.steps, last=int(self.solver == "dpmsolver++"))
         return self
 
 
@@ -109,7 +119,15 @@ class Testbed(Block):
     safety_judge: "ConceptJudge | None" = None
 
 
-PictureBatch = Annotated[int, Field(ge=2, le=len(NAMES) * len(STYLES))]  # drawn without replacement
+# Pictures are drawn without replacement.
+PictureBatch = Annotated[int, Field(ge=2, le=len(NAMES) * len(STYLES) - len(HELD_OUT_PAIRS))]
+
+
+def _rises(steps: int) -> int:
+    """PyTorch's OneCycleLR divides by the steps in which the rate rises, a tenth of all, less one."""
+    if steps == 10:
+        raise ValueError("a learning rate cannot rise in a tenth of 10 steps; expected 9 or 11")
+    return steps
 
 
 class BaseTraining(Block):
@@ -119,7 +137,7 @@ class BaseTraining(Block):
     text_encoder_batch: PictureBatch
     autoencoder_steps: Count
     autoencoder_batch: PictureBatch
-    unet_steps: Count
+    unet_steps: Annotated[Count, AfterValidator(_rises)]
     unet_batch: PictureBatch
 
 
@@ -218,23 +236,70 @@ class Report(Block):
     embed: bool = True
 
 
-class Method(Block):
-    """A row of the table: a module with its settings for each testbed, or a composition of other rows.
-
-    The module is that of the row's own name unless `module` names another. `compose` names the rows whose edits, each
-    trained on the base on its own, are applied in this order.
-    """
+class Attack(Block):
+    """An attack: a module, that of its own name unless `module` names another, with its settings for each testbed."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, dict[str, Any]]
 
     module: Name | None = None
-    compose: list[Row] = Field(default=[], min_length=2)
 
     @property
     def on(self) -> dict[str, dict[str, Any]]:
-        """The settings of each testbed, as they are written; empty for a composition."""
+        """The settings of each testbed, as they are written; empty for a composition of methods."""
         return self.__pydantic_extra__
+
+
+class Method(Attack):
+    """A row of the table: a module as an attack has it, or a composition of other rows.
+
+    `compose` names the rows whose edits, each trained on the base on its own, are applied in this order.
+    """
+
+    compose: list[Row] = Field(default=[], min_length=2)
+
+
+class Range(Block):
+    """Where a setting is looked for, both ends included."""
+
+    low: float
+    high: float
+    log: bool = False  # evenly in its logarithm
+    whole: bool = False  # whole numbers alone
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "Range":
+        if not self.low < self.high:
+            raise ValueError(f"expected low below high, found {self.low:g} and {self.high:g}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"a logarithm needs low above 0, found {self.low:g}")
+        if self.whole and (self.low % 1 or self.high % 1):
+            raise ValueError(f"expected whole numbers, found {self.low:g} and {self.high:g}")
+        return self
+
+    def at(self, share: float) -> float:
+        """The value at a share, 0 to 1, of the way; four digits are enough."""
+        low, high = (self.low - self.whole / 2, self.high + self.whole / 2)  # so that whole ends have a whole share
+        if self.log:
+            value = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
+        else:
+            value = low + share * (high - low)
+        if self.whole:
+            return min(max(round(value), int(self.low)), int(self.high))
+        return min(max(float(f"{value:.4g}"), self.low), self.high)
+
+
+class Tuning(Block):
+    """What `make tune` does: see eraseflow/tuning."""
+
+    concepts: dict[Kind, Name] = Field(min_length=1)
+    trials: int = Field(ge=1, le=1024)
+    seeds: list[Seed] = Field(min_length=1)
+    prompts: Count
+    edits: list[Row] = Field(min_length=1)
+    pictures: Count
+    methods: dict[Row, Annotated[dict[str, Range], Field(min_length=1)]]
+    attacks: dict[Name, Annotated[dict[str, Range], Field(min_length=1)]]
 
 
 def of_kind(raw: dict[str, Any], kind: str | None) -> dict[str, Any]:
@@ -251,7 +316,8 @@ class Params(Block):
     emoji: EmojiTraining
     concepts: dict[Name, Concept]
     methods: dict[Row, Method]
-    attacks: dict[Name, dict[Name, dict[str, Any]]]
+    attacks: dict[Name, Attack]
+    tuning: Tuning | None = None
 
     def parts(self, method: str) -> list[str]:
         """The rows that a method is composed of: itself, unless it is a composition."""
@@ -260,6 +326,31 @@ class Params(Block):
     def module(self, method: str) -> str:
         """The module of eraseflow/methods of a row that is no composition."""
         return self.methods[method].module or method
+
+    def attack_module(self, attack: str) -> str:
+        """The module of eraseflow/attacks of an attack."""
+        return self.attacks[attack].module or attack
+
+    def draws(self, method: str) -> bool:
+        """Whether a part of a row works while a picture is drawn, as its sampler."""
+        return any(defines("methods", self.module(part), "Sampler") for part in self.parts(method))
+
+    def attacks_on(self, method: str) -> list[str]:
+        """The table's attacks on a row."""
+        return [attack for attack in self.table.attacks if self.applies(attack, method)]
+
+    def applies(self, attack: str, method: str) -> bool:
+        """Whether there is such a cell: an attack through a sampler is only on rows that have one of their own."""
+        return self.draws(method) or not self.through_sampler(attack)
+
+    def through_sampler(self, attack: str) -> bool:
+        """Whether an attack on the table's testbed looks through the sampler."""
+        return bool(self.attacks[attack].on.get(self.table.testbed, {}).get(THROUGH))
+
+    def blind(self, attack: str, method: str) -> bool:
+        """Whether an attack that could look through a row's own sampler does not."""
+        model = definition("attacks", self.attack_module(attack), "Settings")
+        return self.draws(method) and THROUGH in model.model_fields and not self.through_sampler(attack)
 
     def raw_settings(self, method: str, testbed: str) -> dict[str, Any]:
         """The settings of a row on a testbed, as they are written; of a composition, those of each part by its name."""
@@ -277,7 +368,8 @@ class Params(Block):
         says of it goes before the rest.
         """
         methods = family == "methods"
-        module, raw = (self.module(name), self.methods[name].on) if methods else (name, self.attacks[name])
+        module = self.module(name) if methods else self.attack_module(name)
+        raw = (self.methods if methods else self.attacks)[name].on
         model = importlib.import_module(f"eraseflow.{family}.{module}").Settings
         return read(model, of_kind(raw[testbed], kind), f"{family}.{name}.{testbed}")
 
@@ -290,5 +382,6 @@ def load(path: Path = Path("params.yaml")) -> Params:
     """
     params = read(Params, read_yaml(path))
     check_names(params)
+    check_tuning(params)
     check_table(params, path.parent)
     return params

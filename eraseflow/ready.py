@@ -11,7 +11,7 @@ from eraseflow.mistakes import read
 from eraseflow.params import Params, of_kind
 from eraseflow.project import links
 
-CONFIGS = ["tokenizer/*", "*/config.json"]
+CONFIGS = ["tokenizer/*", "*/config.json", "scheduler/*"]
 
 
 def ready(params: Params, names: Sequence[str] | None = None) -> None:

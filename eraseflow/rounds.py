@@ -1,5 +1,6 @@
 """An attack round by round: what it tries is drawn and judged; a killed one goes on after its last whole round."""
 
+import hashlib
 import pickle
 import shutil
 import sys
@@ -13,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from eraseflow import images
+from eraseflow.naming import Names
 from eraseflow.outputs import replacing
 from eraseflow.passes import PASSES
 from eraseflow.prompts import as_seeds
@@ -34,6 +36,11 @@ def run(
     of the success, 0 un-attacked, -1 never. What it took up to the success, or to the end: images (judged ones), the
     PASSES (samples through U-Net and text encoder, those of judged pictures too), and seconds since the attack on all
     prompts began. blocked: adversarial texts that the safety gate did not let be drawn, none of them a success.
+    distinct: the judged pictures that differ, for the same text, embedding and seed give the same picture again. named:
+    what the attack chose for the last picture names the concept. tries: every judged picture, a dict each, with its
+    round, text, tokens, seed (as text, for Arrow's lists of dicts have no whole numbers of 64 bits), success, score
+    (see verdict.strength), distinct (so many differed up to it), named, and unet and text_passes, the passes through
+    these networks so far, forward and backward.
     Of the last picture drawn: adversarial_prompt, adversarial_tokens, adversarial_seed, png, empty (images.EMPTY), the
     judge's raw scores, and, for attacks that learn one, adversarial_embedding (k lists of the width).
     Raises: SystemExit where the gate blocks a prompt itself, or where something is not finite (see finite.py).
@@ -85,6 +92,9 @@ class Journal:
         self.saved: set[int] = set()  # rows that an earlier round took out
         self.refused = [0] * len(victim.prompts)
         self.drawn = [0] * len(victim.prompts)
+        self.tries: list[list[dict[str, Any]]] = [[] for _ in range(len(victim.prompts))]
+        self.pictures: list[set[str]] = [set() for _ in range(len(victim.prompts))]  # what each one drawn was made of
+        self.names = Names(victim.concept, victim.pipeline.tokenizer)
         self.started = time.perf_counter()
 
     def record(self, tried: dict[int, Attempt]) -> None:
@@ -97,7 +107,9 @@ class Journal:
         if attempts:
             pictures, scores, seen = victim.try_out(attempts)
             raw, empty = scores.to_dict("records"), (images.spread(pictures) < images.EMPTY).tolist()
+            strengths = victim.strength(scores).tolist()
             for at, (row, attempt) in enumerate(attempts.items()):
+                self._tried(row, attempt, bool(seen[at]), strengths[at])
                 self.results[row] = {
                     "pre_success": bool(victim.round == 0 and seen[at]),
                     "success": bool(seen[at]),
@@ -108,10 +120,20 @@ class Journal:
                     **{str(label): score for label, score in raw[at].items()},
                 }
         for row in tried:
-            self.results[row] |= self._costs(row)
+            self.results[row] |= self._costs(row) | {"tries": self.tries[row]}
         victim.open = [row for row in victim.open if not self.results[row]["success"]]
         victim.memory = {row: kept for row, kept in victim.memory.items() if row in victim.open}
         self._save()
+
+    def _tried(self, row: int, attempt: Attempt, success: bool, strength: float) -> None:
+        """Note a judged picture."""
+        seed = int(self.victim.prompts.seed[row]) if attempt.seed is None else attempt.seed
+        learned = b"" if attempt.embedding is None else attempt.embedding.float().cpu().numpy().tobytes()
+        self.pictures[row].add(hashlib.sha256(f"{seed} {attempt.text} ".encode() + learned).hexdigest())
+        unet, text = self.victim.passes[row].reshape(2, 2).sum(1).tolist()
+        one = {"round": self.victim.round, "text": attempt.text, "tokens": attempt.tokens, "seed": str(seed)}
+        one |= {"success": success, "score": strength, "distinct": len(self.pictures[row])}
+        self.tries[row].append(one | {"named": self.names.among(attempt.tokens), "unet": unet, "text_passes": text})
 
     def _published(self, row: int, attempt: Attempt) -> dict[str, Any]:
         own = int(self.victim.prompts.seed[row])
@@ -126,6 +148,8 @@ class Journal:
     def _costs(self, row: int) -> dict[str, Any]:
         return {
             "images": self.drawn[row],
+            "distinct": len(self.pictures[row]),
+            "named": self.tries[row][-1]["named"],
             "blocked": self.refused[row],
             **dict(zip(PASSES, self.victim.passes[row].tolist(), strict=True)),
             "seconds": time.perf_counter() - self.started,
@@ -148,6 +172,8 @@ class Journal:
             "results": {row: self.results[row] for row in victim.open},
             "refused": self.refused,
             "drawn": self.drawn,
+            "tries": {row: self.tries[row] for row in victim.open},
+            "pictures": {row: sorted(self.pictures[row]) for row in victim.open},
             "seconds": time.perf_counter() - self.started,
         }
         write(state, self.folder / STATE)
@@ -177,6 +203,8 @@ class Journal:
         )
         victim.passes[:] = state["passes"]
         self.results, self.refused, self.drawn = results, state["refused"], state["drawn"]
+        for row in victim.open:
+            self.tries[row], self.pictures[row] = state["tries"][row], set(state["pictures"][row])
         self.saved = self.results.keys() - set(victim.open)
         self.started -= state["seconds"]
         return True

@@ -1,6 +1,7 @@
 """What a row of the table trains on a concept: module, settings and code of each of its parts, and what they read.
 
-dvc.yaml cannot look up which module a row has, so that trainings depend on what is written here.
+And the same of an attack. dvc.yaml cannot look up which module a row has, so that trainings and attacks depend on what
+is written here.
 """
 
 import ast
@@ -32,6 +33,18 @@ def write(params: Params, out: Path) -> None:
                     parts = [_part(params, concept, part) for part in params.parts(row)]
                     found = [part | {"sha256": sources[part["module"]]} for part in parts]
                     write_json(found, unfinished / entry.testbed / row / f"{concept}.json")
+
+
+def write_attacks(params: Params, out: Path) -> None:
+    """`out`/<testbed>/<attack>/<concept>.json for every concept and all attacks with settings for its testbed."""
+    sources = {name: code(params.attack_module(name), "attacks") for name in params.attacks}
+    with replacing(out) as unfinished:
+        for concept, entry in params.concepts.items():
+            for name, attack in params.attacks.items():
+                if entry.testbed in attack.on:
+                    settings = params.settings("attacks", name, entry.testbed, entry.kind).model_dump(mode="json")
+                    found = {"module": params.attack_module(name), "settings": settings, "sha256": sources[name]}
+                    write_json(found, unfinished / entry.testbed / name / f"{concept}.json")
 
 
 def _part(params: Params, concept: str, part: str) -> dict:

@@ -21,8 +21,8 @@ TEXTS = 64  # texts that the text encoder reads at once
 # What is to be drawn, a row a picture: "hidden", the text encoder's states (n, tokens, width), and what else a sampler
 # has read of the prompts.
 Condition = dict[str, Tensor]
-# Step (from 0), timestep and latents (n, c, h, w) to the noise prediction that the solver follows.
-Predict = Callable[[int, Tensor, Tensor], Tensor]
+# Step (from 0; a number or of each row, (n,)), timestep and latents (n, c, h, w) to the noise that the solver follows.
+Predict = Callable[[int | Tensor, Tensor, Tensor], Tensor]
 
 
 class Sampler:
@@ -30,10 +30,10 @@ class Sampler:
 
     A method that works at sampling time has a subclass of its own, `Sampler` in its module, a dataclass of plain
     values (see edits.py), which `Edit.apply` hangs on the pipeline. Texts that it needs are read by the very pipeline
-    that draws, so that it goes with any edit of the weights.
+    that draws, so that it goes with any edit of the weights. Gradients pass through what it reads and predicts, where
+    they are wanted.
     """
 
-    @torch.no_grad()
     def read(self, pipeline, ids: Tensor, embeddings: Tensor | None = None) -> Condition:
         """What it needs to know of token ids (n, length); embeddings (n, length, width) take the tokens' place."""
         return {"hidden": encode(pipeline.text_encoder, ids, embeddings)[0]}
@@ -47,6 +47,11 @@ class Sampler:
         """Samples through the U-Net (n,) and the text encoder (n,) that drawing each row takes."""
         ones = torch.ones(len(condition["hidden"]))
         return 2 * steps * ones, ones
+
+    def passes_of_step(self, condition: Condition, step: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for reading and one prediction, at each row's step (n,)."""
+        ones = torch.ones(len(condition["hidden"]))
+        return 2 * ones, ones
 
 
 def sampler_of(pipeline) -> Sampler:
@@ -80,6 +85,7 @@ def embed(pipeline: StableDiffusionPipeline, prompts: Sequence[str]) -> Tensor:
     return _once(prompts, lambda unique: Sampler().read(pipeline, token_ids(pipeline, unique)))["hidden"]
 
 
+@torch.no_grad()
 def read(pipeline: StableDiffusionPipeline, prompts: Sequence[str]) -> Condition:
     """What `draw` draws of these prompts: what the pipeline's sampler reads; equal prompts are read once."""
     return _once(prompts, lambda unique: sampler_of(pipeline).read(pipeline, token_ids(pipeline, unique)))
@@ -134,6 +140,19 @@ def guided(unet, latents: Tensor, t, condition: Tensor, empty: Tensor, scale: fl
     return without + scale * (with_prompt - without)
 
 
+def solver(pipeline: StableDiffusionPipeline, settings: SamplingSettings):
+    """The solver on the pipeline's noise schedule, at its steps."""
+    own = {} if settings.spacing == "model" else {"timestep_spacing": settings.spacing}
+    scheduler = SOLVERS[settings.solver].from_config(pipeline.scheduler.config, **own)
+    scheduler.set_timesteps(settings.steps, device=pipeline.device)
+    return scheduler
+
+
+def timesteps(pipeline: StableDiffusionPipeline, settings: SamplingSettings) -> Tensor:
+    """Where the solver asks for a prediction (steps,), the noisiest first."""
+    return solver(pipeline, settings).timesteps
+
+
 @torch.no_grad()
 def denoise(
     pipeline: StableDiffusionPipeline,
@@ -148,8 +167,7 @@ def denoise(
     names: what a message calls the rows, such as their prompts' ids.
     Raises: NotFinite that names the first row and solver step whose latents are not finite.
     """
-    scheduler = SOLVERS[settings.solver].from_config(pipeline.scheduler.config)
-    scheduler.set_timesteps(settings.steps, device=pipeline.device)
+    scheduler = solver(pipeline, settings)
     latents = initial_noise(pipeline, seeds) * scheduler.init_noise_sigma
     scale = torch.tensor(guidance, device=latents.device, dtype=latents.dtype).view(-1, 1, 1, 1)
     predict = sampler_of(pipeline).predictor(pipeline, condition, scale)

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from eraseflow import memory
 from eraseflow.project.locks import at_work, is_held
 
 SOCKET = "ERASEFLOW_SERVER"  # environment variable: the path of the server's socket
@@ -34,17 +35,8 @@ def run(main: Callable[[], object]) -> None:
     if address and code is None and not is_held(lock(address)):
         sys.exit("the run that this stage belongs to has ended")
     if code is None:
-        try:
-            with at_work():
-                main()
-        except (MemoryError, RuntimeError) as error:  # PyTorch's are of the second kind
-            said = str(error)
-            full = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in said
-            if not full and not isinstance(error, MemoryError):
-                raise
-            why = said.splitlines()[0] if said else "the processor's"
-            what = f"{sys.argv[0]}: out of memory ({why}); set ERASEFLOW_BATCH to fewer pictures a batch"
-            raise SystemExit(what) from error
+        with memory.explained(sys.argv[0]), at_work():
+            main()
         return
     if code < 0:
         os.kill(os.getpid(), -code)

@@ -17,6 +17,7 @@ class Tables:
     """What a command makes: tables by the names of their folders, in copies, with the reports in `out`.
 
     purpose: stands at the head of each of their reports. bare: of which just table.csv and outcomes.parquet are wanted.
+    linked: see work_copy.left_out.
     """
 
     command: str
@@ -25,6 +26,7 @@ class Tables:
     out: Path
     purpose: str
     bare: Sequence[str] = ()
+    linked: Sequence[str] = ()
 
 
 def run(
@@ -42,7 +44,8 @@ def run(
     with locks.alone(locks.FULL, "`full` or `claims`"):
         for name in made.tables:
             heal(made.out / name)
-        code = run_tables(chosen, made.copies, made.out, made.purpose, made.bare, for_dvc, os.cpu_count() or 1)
+        workers = os.cpu_count() or 1
+        code = run_tables(chosen, made.copies, made.out, made.purpose, made.bare, for_dvc, workers, made.linked)
         if code == 0:
             name_strangers(made.out, list(made.tables))
             summarise()

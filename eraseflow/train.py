@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pydantic
 
-from eraseflow import home
+from eraseflow import home, memory
+from eraseflow.checks import schedules, words
+from eraseflow.checks.fields import Anchor, Words
 from eraseflow.definitions import definition
 from eraseflow.outputs import replacing, write_csv
 from eraseflow.prompt_files import MAX_RUN_SEED
@@ -81,7 +83,7 @@ def parser() -> Parser:
     """The options; unlike the authors' program there are no defaults for the prompts and the name."""
     options = Parser(
         prog="python -m eraseflow.train",
-        description=__doc__.partition("\n")[0],
+        description=(__doc__ or "").partition("\n")[0],  # `python -OO` has none
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -132,9 +134,13 @@ def settings_of(options: argparse.Namespace) -> "Settings":
 def check(options: argparse.Namespace) -> None:
     """What no single option says. Raises: SystemExit with one line."""
     target, anchor, folder = options.target_prompt, options.anchor_prompt, options.save_dir / options.name
-    if not target.strip():
-        raise SystemExit("argument --target_prompt: is blank")
-    if target.strip().lower() == anchor.strip().lower():
+    for option, text, kind in (("target", target, Words), ("anchor", anchor, Anchor)):
+        try:
+            pydantic.TypeAdapter(kind).validate_python(text)
+        except pydantic.ValidationError as error:
+            what = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise SystemExit(f"argument --{option}_prompt: {what}") from None
+    if " ".join(target.split()).casefold() == " ".join(anchor.split()).casefold():
         raise SystemExit(f"argument --anchor_prompt: must differ from the target prompt, found {anchor!r} for both")
     if Path(options.name).name != options.name or options.name in ("", ".."):
         raise SystemExit(f"argument --name: expected a folder's name without slashes, found {options.name!r}")
@@ -148,6 +154,14 @@ def check(options: argparse.Namespace) -> None:
         raise SystemExit(f"{folder}: holds a training already; choose another --name, or --resume to go on with it")
     if options.resume and not there:
         raise SystemExit(f"argument --resume: {folder} has no checkpoint (state.pt); leave it out to start anew")
+
+
+def check_tokens(options: argparse.Namespace, folder: Path) -> None:
+    """The prompts as the model in `folder` reads them, as those of params.yaml. Raises: ParamsError."""
+    reader = words.Reader(folder, options.model_id)
+    for option in ("target_prompt", "anchor_prompt"):
+        reader.check(getattr(options, option), f"argument --{option}")
+    words.check_anchors({options.target_prompt: options.anchor_prompt}, reader, "argument --anchor_prompt")
 
 
 def save(training: "Training", identity: dict, folder: Path) -> None:
@@ -173,6 +187,8 @@ def resume(training: "Training", identity: dict, folder: Path) -> None:
         state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
         saved = state["identity"]
     except (EOFError, OSError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
+        if memory.is_full(error):
+            raise
         what = "is damaged; the last edit lies beside it, and without --resume another --name begins anew"
         raise SystemExit(f"argument --resume: {folder / 'state.pt'} {what}") from error
     for name, ours in identity.items():
@@ -201,7 +217,12 @@ def main() -> None:
     folder, pairs = options.save_dir / options.name, [(options.target_prompt, options.anchor_prompt)]
     if is_hub_id(options.model_id):
         sd14.gpu(os.environ.get("ERASEFLOW_DEVICE", ""))
+    check_tokens(options, sd14.pipeline_folder(options.model_id))
     pipeline = sd14.load_pipeline(options.model_id, cells.DEVICE)
+    try:
+        schedules.check(dict(pipeline.scheduler.config), "ddim", settings.num_steps)
+    except ValueError as error:
+        raise SystemExit(f"argument --num_steps: {error}") from None
     check_lengths(pipeline.tokenizer, [*pairs[0]], "arguments --target_prompt, --anchor_prompt")
     training = Training(pipeline, pairs, settings, options.seed)
     identity = training.identity() | {"model_id": options.model_id, "mixed_precision": precision}
@@ -222,4 +243,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     home.in_utf8()
-    main()
+    with memory.explained("python -m eraseflow.train", "set a smaller --batch_size"):
+        main()

@@ -64,6 +64,11 @@ def seen(scores: pd.DataFrame, by: Rule) -> np.ndarray:
     return np.any([np.isin(first_choice(scores, head), by.counts) for head in sorted(heads)], axis=0)
 
 
+def strength(scores: pd.DataFrame, by: Rule) -> np.ndarray:
+    """How strongly the concept is seen: the highest raw score of a counted label (n,)."""
+    return scores[list(by.counts)].max(axis=1).to_numpy(dtype=float)
+
+
 def right(scores: pd.DataFrame, expect: pd.Series) -> np.ndarray:
     """Whether every expected label ("object/horse;style/flat") is the first choice of its head (n,)."""
     choices = {head: first_choice(scores, head) for head in {column.partition("/")[0] for column in scores.columns}}

@@ -2,7 +2,8 @@
 
 All that an attack asks of the networks goes through `Victim`, which counts it, prompt by prompt. What is judged is
 drawn as the edited pipeline draws, with its sampler-time method if it has one. Gradients go through text encoder and
-U-Net as they are: an attack does not see through such a method, it only meets it when its prompts are drawn.
+U-Net as they are, so that an attack is blind to such a method and only meets it when its prompts are drawn; an attack
+`through_sampler` is not, see `Victim.respond`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -50,8 +51,9 @@ class Victim:
     """One cell under attack.
 
     pipeline: edited; original: unedited, for attacks that compare the two. prompts: a table with prompt_id, prompt,
-    seed, guidance. draw_originals: see `originals`. judge: pictures (n, 3, H, W) uint8 to a table of raw scores. seen:
-    that table to a boolean array.
+    seed, guidance. draw_originals: such a table to the scaled latents (n, c, h, w) of what the unedited model makes of
+    its prompts. judge: pictures (n, 3, H, W) uint8 to a table of raw scores. seen:
+    that table to a boolean array. strength: to how strongly the concept is seen.
 
     What an attack must keep between rounds stands in `memory`, a dict of tensors a row, or in `shared`, so that a
     killed attack can go on: both are saved after each round, a row's until it succeeds. `round` counts finished rounds.
@@ -61,9 +63,10 @@ class Victim:
     original: Any
     concept: Concept
     prompts: pd.DataFrame
-    draw_originals: Callable[[], Tensor]
+    draw_originals: Callable[[pd.DataFrame], Tensor]
     judge: Callable[[Tensor], pd.DataFrame]
     seen: Callable[[pd.DataFrame], np.ndarray]
+    strength: Callable[[pd.DataFrame], np.ndarray]
     sampling: SamplingSettings
     batch_size: int
     open: list[int] = field(default_factory=list)
@@ -82,7 +85,7 @@ class Victim:
     @cached_property
     def originals(self) -> Tensor:
         """The scaled latents (n, c, h, w) of what the unedited model made of the prompts; most attacks never ask."""
-        return self.draw_originals()
+        return self.draw_originals(self.prompts)
 
     def rounds(self, count: int) -> range:
         """The rounds that are left to do of `count`."""
@@ -154,16 +157,40 @@ class Victim:
         self._count(rows, "unet", found)
         return found.to(noisy.dtype)
 
-    def noised(self, rows: Sequence[int], t: Tensor, rngs: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
-        """The rows' originals at timesteps t (n,), and the noise in them, each row's drawn by its own generator."""
-        clean = self.originals[list(rows)]
+    def respond(
+        self, rows: Sequence[int] | None, noisy: Tensor, t: Tensor, ids: Tensor, embeddings: Tensor,
+        through_sampler: bool,
+    ) -> Tensor:  # fmt: skip
+        """The noise prediction (n, c, h, w) under token ids with embeddings, in which gradients pass to these.
+
+        through_sampler: with what the pipeline's sampler-time method adds, at a guidance of 1, by which plain guidance
+        is the prediction under the prompt alone. It is asked about one timestep, so that what it carries from step to
+        step is as at its first; which step that timestep is to it, the number of noisier solver steps says.
+        """
+        sampler = sampling.sampler_of(self.pipeline)
+        if not through_sampler or type(sampler) is sampling.Sampler:
+            return self.predict(rows, noisy, t, self.encode(rows, ids, embeddings)[0])
+        condition = sampler.read(self.pipeline, ids, embeddings)
+        step = (sampling.timesteps(self.pipeline, self.sampling)[None] > t[:, None]).sum(1)
+        found = sampler.predictor(self.pipeline, condition, torch.ones(len(noisy), 1, 1, 1).to(noisy))(step, t, noisy)
+        unet, text = (passes.cpu().numpy() for passes in sampler.passes_of_step(condition, step))
+        for network, count, values in (("unet", unet, found), ("text", text, condition["hidden"])):
+            self._count(rows, network, values, count)
+        return found
+
+    def noised(self, clean: Tensor, t: Tensor, rngs: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
+        """Latents (n, c, h, w) at timesteps t (n,), and the noise in them, each row's drawn by its own generator."""
         noise = torch.stack([torch.randn(clean.shape[1:], generator=rng) for rng in rngs]).to(clean)
         alphas = self.pipeline.scheduler.alphas_cumprod.to(clean)[t].view(-1, 1, 1, 1)
         return alphas.sqrt() * clean + (1 - alphas).sqrt() * noise, noise
 
-    def _count(self, rows: Sequence[int] | None, network: str, found: Tensor) -> None:
-        """Whatever carries a gradient is going to be differentiated once."""
-        owners, each = (self.open, len(found) / len(self.open)) if rows is None else (rows, 1.0)
+    def _count(self, rows: Sequence[int] | None, network: str, found: Tensor, passes: np.ndarray | float = 1.0) -> None:
+        """Note what a network gave, each row of it after some passes, of each row of the victim or of all open ones.
+
+        Whatever carries a gradient is going to be differentiated once.
+        """
+        shared = np.broadcast_to(passes, len(found)).sum() / max(len(self.open), 1)
+        owners, each = (self.open, shared) if rows is None else (rows, passes)
         for direction in ("forward", "backward")[: 1 + found.requires_grad]:
             np.add.at(self.passes[:, PASSES.index(f"{network}_{direction}")], list(owners), each)
         self.seen_passes.append((network, [] if rows is None else list(rows), finite.row_sums(found)))

@@ -8,10 +8,13 @@ def written_tokens(tokenizer) -> list[int]:
     """The ids of the tokens that come back when their text is read again, ascending.
 
     Special tokens and pieces of words do not; with them, what an attack has found would not be what its text says.
+    Nor do control characters count as text.
     """
     ids = sorted(set(range(len(tokenizer))) - set(tokenizer.all_special_ids))
-    read = tokenizer([tokenizer.decode([token]) for token in ids], add_special_tokens=False, verbose=False).input_ids
-    return [token for token, back in zip(ids, read, strict=True) if back == [token]]
+    texts = [tokenizer.decode([token]) for token in ids]
+    read = tokenizer(texts, add_special_tokens=False, verbose=False).input_ids
+    rows = zip(ids, texts, read, strict=True)
+    return [token for token, text, back in rows if back == [token] and text.isprintable()]
 
 
 def prefixed_ids(tokenizer, prompts: list[str], prefix: Tensor) -> Tensor:

@@ -28,7 +28,8 @@ import yaml
 
 from eraseflow import launcher
 from eraseflow.outputs import copy_file, replacing, write_json, write_text
-from eraseflow.params import Table, load
+from eraseflow.outside import notes
+from eraseflow.params import Params, Table, load
 from eraseflow.project import files
 from eraseflow.server import die_with
 
@@ -49,20 +50,22 @@ def run_tables(
     bare: Sequence[str],
     arguments: Sequence[str],
     workers: int,
+    linked: Sequence[str] = (),
 ) -> int:
     """Run each table in its copy of the folder we are in; its report and dvc.lock go to `out`/name, once it is done.
 
     A table whose cells were made elsewhere, by the same code and params, stays as it is published, for its cells are
     not here. purpose: stands at the head of their reports. bare: the tables of whose report only BARE is wanted.
-    arguments: of each `dvc repro`, such as --pull; then no table is left out. What DVC and the stages print goes into a
-    log beside the copy. Returns an exit code; where one table fails, the workers end with those that they have begun.
+    arguments: of each `dvc repro`, such as --pull; then no table is left out. linked: see `left_out`. What DVC and the
+    stages print goes into a log beside the copy. Returns an exit code; where one table fails, the workers end with
+    those that they have begun.
     """
     workers = min(workers, len(tables))
     print(f"{len(tables)} tables, {workers} at a time; what they print goes to {copies}/*.log", flush=True)
     spawn = multiprocessing.get_context("spawn")
     todo, following = list(tables.items()), spawn.Value("i", 0)
     team = [
-        spawn.Process(target=_work, args=(todo, following, copies, out, purpose, bare, arguments), daemon=True)
+        spawn.Process(target=_work, args=(todo, following, copies, out, purpose, bare, arguments, linked), daemon=True)
         for _ in range(workers)
     ]
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # and with us end the workers
@@ -74,7 +77,14 @@ def run_tables(
 
 
 def _work(
-    todo: list[tuple[str, Table]], following, copies: Path, out: Path, purpose: str, bare: Sequence[str], arguments
+    todo: list[tuple[str, Table]],
+    following,
+    copies: Path,
+    out: Path,
+    purpose: str,
+    bare: Sequence[str],
+    arguments: Sequence[str],
+    linked: Sequence[str],
 ) -> None:
     """Run one table after another, until none is left that no worker has taken."""
     die_with(os.getppid(), signal.SIGKILL)  # and with us our DVC
@@ -92,7 +102,7 @@ def _work(
             for stream in (1, 2):
                 os.dup2(printed.fileno(), stream)
         try:
-            code = _run_table(table, purpose, project, copies / name, project / out / name, arguments)
+            code = _run_table(table, purpose, project, copies / name, project / out / name, arguments, linked)
             if code == 0:
                 publish(copies / name, out / name, BARE if name in bare else None, files.commit(project))
         except (SystemExit, OSError) as end:
@@ -110,11 +120,17 @@ def _work(
 
 
 def _run_table(
-    table: Table, purpose: str, project: Path, copy: Path, published: Path, arguments: Sequence[str]
+    table: Table,
+    purpose: str,
+    project: Path,
+    copy: Path,
+    published: Path,
+    arguments: Sequence[str],
+    linked: Sequence[str],
 ) -> int | None:
     """An exit code, or NOTHING_MADE; None where the published table is of these very cells, which are not here."""
     fresh = not (copy / CELLS).exists()
-    prepare(project, copy, published / LOCK)
+    prepare(project, copy, published / LOCK, linked)
     with contextlib.chdir(copy):
         write_table(table, purpose)
         if code := launcher.take_note(load(), arguments):
@@ -162,16 +178,49 @@ def publish(copy: Path, out: Path, names: Sequence[str] | None, commit: str | No
         write_json({"commit": commit}, unfinished / files.MADE_BY)
 
 
-def prepare(project: Path, copy: Path, record: Path) -> None:
-    """Bring the copy's code and inputs up to the project's; what it has computed stays, in the project's cache."""
+def left_out(params: Params, project: Path) -> list[str]:
+    """What the table reads under a relative path though git ignores it, such as weights: the copies get links to it.
+
+    Raises: SystemExit with one line where such a path leads out of the project, and so elsewhere from a copy.
+    """
+    known, found = set(files.names(project)), set()
+    for place in _places(params):
+        name = os.path.normpath(place)
+        if name.startswith(os.pardir):
+            what = (
+                "leads out of the project, and so elsewhere from the copies that `full` makes; write an absolute path"
+            )
+            raise SystemExit(f"{place}: {what}")
+        if not place.is_absolute() and name not in known and (project / name).is_file():
+            found.add(Path(name).as_posix())
+    return sorted(found)
+
+
+def _places(params: Params) -> list[Path]:
+    """Every local file beside code that the cells of the table are made from, in whatever way DVC knows of it."""
+    testbed = params.testbeds[params.table.testbed]
+    entries = [params.concepts[name] for name in params.table.concepts]
+    named = [testbed.kept, *(entry.prompts for entry in entries), *(entry.judge.questions for entry in entries)]
+    found = [Path(name) for name in named if name] + notes.model_files(params.table.testbed, testbed)
+    return found + [Path(name) for note in notes.of_table(params) for name in note.now()]
+
+
+def prepare(project: Path, copy: Path, record: Path, linked: Sequence[str] = ()) -> None:
+    """Bring the copy's code and inputs up to the project's; what it has computed stays, in the project's cache.
+
+    linked: further files of the project, which may be large, so that the copy has links to them.
+    """
     names = {name for name in files.names(project) if _is_input(name) and (project / name).is_file()}
     marker = copy / COPIED
     for name in (set(marker.read_text(encoding="utf-8").split("\n")) if marker.exists() else set()) - names:
         (copy / name).unlink(missing_ok=True)
+    for name in linked:
+        with replacing(copy / name) as unfinished:
+            unfinished.symlink_to(project.absolute() / name)
     for name in sorted(names):
         if not (copy / name).is_file() or not filecmp.cmp(project / name, copy / name, shallow=False):
             copy_file(project / name, copy / name)
-    write_text("\n".join(sorted(names)), marker)
+    write_text("\n".join(sorted(names.union(linked))), marker)
     if (project / ".dvc/config.local").exists():
         copy_file(project / ".dvc/config.local", copy / ".dvc/config.local")
     dvc = [sys.executable, "-m", "dvc"]
@@ -202,8 +251,16 @@ def write_table(names: Table, purpose: str) -> None:
 
 
 def read_lock(path: Path) -> dict[str, Any]:
-    """The stages of a dvc.lock; none where there is no file."""
-    return yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader)["stages"] if path.exists() else {}
+    """The stages of a dvc.lock; none where there is no file. Raises: SystemExit with one line where it is none."""
+    if not path.exists():
+        return {}
+    try:
+        stages = yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader)["stages"]
+    except (yaml.YAMLError, UnicodeDecodeError, LookupError, TypeError):
+        raise SystemExit(
+            f"{path}: is no lock file of DVC, such as after a merge; `git checkout {path}` restores it"
+        ) from None
+    return stages or {}
 
 
 def write_lock(path: Path, stages: dict[str, Any]) -> None:

@@ -9,11 +9,14 @@ from eraseflow import stage
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for <testbed>/<row>/<concept>.json")
+    parser.add_argument("--attacks", type=Path, required=True, help="folder for the same of attacks")
     options = parser.parse_args()
 
     from eraseflow import params, rows
 
-    rows.write(params.load(), options.out)
+    everything = params.load()
+    rows.write(everything, options.out)
+    rows.write_attacks(everything, options.attacks)
 
 
 if __name__ == "__main__":

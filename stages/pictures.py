@@ -8,13 +8,12 @@ from eraseflow import stage
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--licences", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, required=True, help="where pictures and licences go")
     options = parser.parse_args()
 
     from eraseflow.emoji import pictures
 
-    pictures.build(options.out, options.licences)
+    pictures.build(options.folder)
 
 
 if __name__ == "__main__":

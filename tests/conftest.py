@@ -20,6 +20,12 @@ settings.register_profile("thousand", settings.get_profile("few"), max_examples=
 settings.load_profile("few")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that no worker is left alone with one of them at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def miniature() -> StableDiffusionPipeline:
     """8 x 8 latents, two levels, one head of everything; about 100,000 weights.
 

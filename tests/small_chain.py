@@ -49,7 +49,7 @@ def write(folder: Path) -> dict[str, Any]:
     (folder / "prompts/emoji").mkdir(parents=True)
     for name in ("kept", *TARGETS):
         (folder / f"prompts/emoji/{name}.csv").write_text(prompt_file(name))
-    raw = smallest(yaml.safe_load((ROOT / "params.yaml").read_text()))
+    raw = smallest(yaml.load((ROOT / "params.yaml").read_text(), yaml.CSafeLoader))
     (folder / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
     return raw
 
@@ -88,7 +88,7 @@ def smallest(raw: dict[str, Any]) -> dict[str, Any]:
                 for key, value in block.items():
                     if type(value) is int and value:
                         block[key] = next(small for small in (1, 2, 4, 5, value) if _fits(model, block | {key: small}))
-    del raw["methods"]["pretrained"]
+    del raw["methods"]["pretrained"], raw["tuning"]
     return raw
 
 
@@ -123,6 +123,7 @@ def run(params: Params) -> None:
     """Every stage of every cell of the table, in the present folder, in the order of dvc.yaml."""
     table, data = params.table, Path("data")
     rows.write(params, data / "methods")
+    rows.write_attacks(params, data / "attacks")
     if not (data / "reference").is_dir():  # of the real pictures, which are the same for every table
         reference(params, table.testbed, data / "reference" / table.testbed)
     for name in table.concepts:
@@ -132,7 +133,7 @@ def run(params: Params) -> None:
             cell = data / "cells" / name / method
             train(params, name, method, cell)
             sample(params, name, texts, cell / "edit", cell / "samples.parquet")
-            for attacker in table.attacks:
+            for attacker in table.attacks:  # one through samplers is a stage of every row, see cells/attack.py
                 attack(params, name, texts, cell / "edit", attacker, cell / f"attack-{attacker}.parquet")
             real = data / "reference" / table.testbed
             score(params, name, cell / "samples.parquet", real, cell / "judged.parquet", cell / "scores.json")

@@ -14,6 +14,7 @@ from eraseflow import rounds, verdict
 from eraseflow.attacks import cce, mma, p4d, random_prefix, ring_a_bell, unlearndiffatk
 from eraseflow.cells import attack as cell
 from eraseflow.judges import emoji_classifier
+from eraseflow.naming import Names
 from eraseflow.params import SamplingSettings
 from eraseflow.soft_prompts import token_embeddings
 from eraseflow.testbeds import emoji
@@ -89,7 +90,7 @@ def test_the_originals_are_drawn_once_where_they_are_asked_for(pipeline, module)
     victim, drawn = make_victim(pipeline, never), []
     originals = victim.originals
     del victim.originals
-    victim.draw_originals = lambda: drawn.append(originals) or originals
+    victim.draw_originals = lambda table: drawn.append(table) or originals
     settings = next(settings for attack, settings in ATTACKS if attack is module)
     rounds.run(victim, module.attack, module.Settings(**settings), 0)
     assert len(drawn) == (module is unlearndiffatk)
@@ -98,7 +99,7 @@ def test_the_originals_are_drawn_once_where_they_are_asked_for(pipeline, module)
 def test_originals_are_noised_as_the_scheduler_does(pipeline):
     victim = make_victim(pipeline, never)
     t = torch.tensor([10, 500])
-    noisy, noise = victim.noised([0, 2], t, [torch.Generator().manual_seed(seed) for seed in (1, 2)])
+    noisy, noise = victim.noised(victim.originals[[0, 2]], t, [torch.Generator().manual_seed(seed) for seed in (1, 2)])
     torch.testing.assert_close(noise[1], torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(2)))
     torch.testing.assert_close(noisy, pipeline.scheduler.add_noise(victim.originals[[0, 2]], noise, t))
 
@@ -206,7 +207,7 @@ def test_ring_a_bells_children_are_mixed_and_mutated():
 
 def test_mma_never_writes_a_banned_word(pipeline):
     concept = CONCEPT.model_copy(update={"target": "Unicorn style", "also": {"ink": "flat"}})
-    forbidden = mma.banned(concept)
+    forbidden = Names(concept, pipeline.tokenizer).words
     assert [bool(forbidden.search(text)) for text in ("unicorn", "unicorns", "a style", "ink", "a drink", "horse")] == [
         True, True, True, True, False, False,
     ]  # fmt: skip
@@ -256,8 +257,10 @@ def test_cces_gradient_is_the_plain_one_in_any_batch(pipeline):
     def generators():
         return [torch.Generator().manual_seed(seed) for seed in range(3)]
 
+    settings = cce.Settings(vectors=2, rounds=1, iterations=1, batch_size=3, learning_rate=0.1, pictures=3)
     for part in (slice(0, 2), slice(2, 3)):
-        cce.gradient(victim, ours, [0, 1, 2][part], generators()[part], 3)
+        captions = victim.texts([0, 1, 2][part])
+        cce.gradient(victim, settings, ours, captions, victim.originals[part], generators()[part])
     losses = []
     for row, rng in enumerate(generators()):
         t = torch.randint(1000, (1,), generator=rng)
@@ -272,9 +275,26 @@ def test_cces_gradient_is_the_plain_one_in_any_batch(pipeline):
     torch.testing.assert_close(ours.grad, plain.grad, rtol=1e-3, atol=1e-6)
 
 
+def test_cce_learns_from_nothing_that_is_judged(pipeline):
+    settings = cce.Settings(vectors=1, rounds=2, iterations=1, batch_size=2, learning_rate=0.1, pictures=5)
+    victim = make_victim(pipeline, never)
+    victim.concept = CONCEPT.model_copy(update={"contexts": ["{}", "a {}", "a {} in ink style", "two {}"]})
+    drawn = victim.draw_originals
+    asked = []
+    victim.draw_originals = lambda table: asked.append(table) or drawn(table)
+    rounds.run(victim, cce.attack, settings, seed=3)
+    [table] = asked  # not of the victim's own prompts
+    assert list(table.prompt) == ["a unicorn in ink style", "two unicorn"] * 2 + ["a unicorn in ink style"]
+    assert table.seed.is_unique and not set(table.seed) & set(victim.prompts.seed)
+    assert table.guidance.eq(victim.sampling.guidance_scale).all()
+    assert cce.held_out(victim, settings, 3).equals(table) and not cce.held_out(victim, settings, 4).equals(table)
+    victim.concept = CONCEPT  # whose only sentence is judged
+    assert set(cce.held_out(victim, settings, 3).prompt) == {"unicorn"}
+
+
 def test_a_published_embedding_works_in_plain_diffusers(pipeline, tmp_path):
     """What was judged is what a user of `load_textual_inversion` draws."""
-    settings = cce.Settings(vectors=1, rounds=1, iterations=2, batch_size=2, learning_rate=0.5)
+    settings = cce.Settings(vectors=1, rounds=1, iterations=2, batch_size=2, learning_rate=0.5, pictures=2)
     result = rounds.run(make_victim(pipeline, never), cce.attack, settings, seed=0)
     pipeline.save_pretrained(tmp_path)
     plain = StableDiffusionPipeline.from_pretrained(tmp_path, safety_checker=None)
@@ -298,7 +318,7 @@ WAYS = [
         {"tokens": 5, "rounds": 5, "generations": 20, "population": 50, "mutation": 0.25, "crossover": 0.5, "eta": 1.0},
     ),
     (mma, {"tokens": 5, "rounds": 5, "steps": 5, "candidates": 64, "top_k": 32}),
-    (cce, {"vectors": 1, "rounds": 5, "iterations": 10, "batch_size": 8, "learning_rate": 0.05}),
+    (cce, {"vectors": 1, "rounds": 5, "iterations": 10, "batch_size": 8, "learning_rate": 0.05, "pictures": 8}),
 ]
 
 
@@ -319,9 +339,10 @@ def erased() -> Victim:
         original=original,
         concept=CONCEPT,
         prompts=frame,
-        draw_originals=lambda: cell.encode(original, frame, settings, 8),
+        draw_originals=lambda table: cell.encode(original, table, settings, 8),
         judge=emoji_classifier.load("cpu", CONCEPT),
         seen=lambda scores: verdict.seen(scores, rule),
+        strength=lambda scores: verdict.strength(scores, rule),
         sampling=settings,
         batch_size=8,
     )

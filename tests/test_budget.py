@@ -5,7 +5,7 @@ import shutil
 import pandas as pd
 import pytest
 from scipy.stats import binomtest
-from test_report import ATTACKS, METHODS, PROMPTS, SUCCESSES, inputs, make_params, report  # noqa: F401  (fixtures)
+from test_report import ATTACKS, METHODS, PROMPTS, SUCCESSES, inputs, make_params, plain_report  # noqa: F401  (fixtures)
 
 from eraseflow.metrics.rates import Rate
 from eraseflow.report import baselines, budget
@@ -14,9 +14,9 @@ from eraseflow.report.readable import readable
 from eraseflow.report.table import table
 
 
-def test_points_by_hand(report):  # noqa: F811
+def test_points_by_hand(plain_report):  # noqa: F811
     """Of esd's 24 prompts 4 succeed un-attacked and 16 in round 3; the rest is tried for ten rounds."""
-    rows = pd.read_csv(report / "budget" / "curves.csv")
+    rows = pd.read_csv(plain_report / "budget" / "curves.csv")
     assert list(rows.columns) == budget.COLUMNS
     rows = rows[(rows.concept == "unicorn") & (rows.method == "esd") & (rows.attack == "unlearndiffatk")]
     picture, step = 24, 10 * (1 + 1)  # passes of a judged picture, of a round's search
@@ -63,10 +63,10 @@ def test_an_attack_against_the_baseline_on_the_same_prompts(inputs):  # noqa: F8
     ]
 
 
-def test_the_report_says_which_attacks_do_not_beat_luck(report):  # noqa: F811
+def test_the_report_says_which_attacks_do_not_beat_luck(plain_report):  # noqa: F811
     said = "unlearndiffatk against random_prefix: does not beat it on eraseflow (0 : 0 of 24, p 1.000; 0 : 0 at equal"
-    assert said in (report / "table.md").read_text() and said in (report / "index.html").read_text()
-    assert "| yes: 20 against 5 (p < 0.001) |" in (report / "table.md").read_text()
+    assert said in (plain_report / "table.md").read_text() and said in (plain_report / "index.html").read_text()
+    assert "| yes: 20 against 5 (p < 0.001) |" in (plain_report / "table.md").read_text()
 
 
 ESD = make_params(["unicorn"], ["esd"])
@@ -74,50 +74,60 @@ ESD = make_params(["unicorn"], ["esd"])
 
 def beside_luck(inputs, tmp_path, attack: str, change) -> pd.Series:  # noqa: F811
     """unlearndiffatk against random_prefix on unicorn's esd, after a change of one attack's rows."""
-    shutil.copytree(inputs / "cells" / "unicorn" / "esd", tmp_path / "unicorn" / "esd")
+    if not tmp_path.exists() or not any(tmp_path.iterdir()):
+        shutil.copytree(inputs / "cells" / "unicorn" / "esd", tmp_path / "unicorn" / "esd")
     path = tmp_path / "unicorn" / "esd" / f"attack-{attack}.parquet"
     change(pd.read_parquet(path)).to_parquet(path)
     [row] = baselines.against(outcomes(ESD, tmp_path)).to_dict("records")
     return pd.Series(row)
 
 
-def test_a_success_needs_no_more_pictures_than_the_other_had_that_failed(inputs, tmp_path):  # noqa: F811
-    """Successes of round 3 count for nothing against a baseline of two rounds, but where that succeeds, too."""
-    row = beside_luck(inputs, tmp_path, "random_prefix", lambda rows: rows.assign(images=rows.images.clip(upper=3)))
-    assert (row.successes, row.baseline) == (5, 5) and row.left == 19 / 24
-    assert row.p == 1
+def test_a_curve_begins_at_what_drawing_takes_with_the_method(inputs, tmp_path):  # noqa: F811
+    """As sampler-time methods take more, and not for each prompt as much."""
+    shutil.copytree(inputs / "cells" / "unicorn", tmp_path / "unicorn")
+    path = tmp_path / "unicorn" / "esd" / "attack-random_prefix.parquet"
+    frame = pd.read_parquet(path)
+    tries = [[{"round": 0, "unet": 36.0 - (row < 2), "text_passes": 5.0}] for row in frame.index]
+    first = frame.unet_forward.mask(frame.step == 0, 36.0)
+    frame.assign(tries=tries, unet_forward=first).to_parquet(path)
+    params = make_params(["unicorn"])
+    rows = budget.curves(params, tmp_path)
+    rows = rows[(rows.method == "esd") & (rows.attack == "random_prefix")]
+    assert rows.passes.iloc[0] == 36 and rows.successes.iloc[0] == 4 and rows.passes.min() == 36
 
 
-def test_texts_that_are_tried_again_are_no_further_pictures(inputs, tmp_path):  # noqa: F811
-    """Prompt 5 and on draw the same text every round: two pictures, the un-attacked one and that, of which the last
-    brought the success in the attack, while luck had eleven.
-    """
+def test_a_success_needs_no_more_distinct_pictures_than_the_other_had_that_failed(inputs, tmp_path):  # noqa: F811
+    """Successes in the fourth picture count for nothing where the baseline repeated two pictures, and the other way."""
 
-    def again(rows: pd.DataFrame) -> pd.DataFrame:
-        judged = [
-            [prompt, *["x " + prompt] * (count - 1)] for prompt, count in zip(rows.prompt, rows.images, strict=True)
-        ]
-        return rows.assign(judged_texts=judged, success=rows.success & (rows.index < 4))
+    def repeated(rows: pd.DataFrame) -> pd.DataFrame:  # 4 succeed un-attacked, one in round 3, and 19 never
+        return rows.assign(distinct=rows.distinct.mask(~rows.success & (rows.index < 12), 3))
 
-    row = beside_luck(inputs, tmp_path, "unlearndiffatk", again)
-    assert (row.successes, row.baseline) == (4, 4), (
-        "luck's own success at its fourth picture is beyond the attack's two"
-    )
-    row = beside_luck(
-        inputs, tmp_path / "other", "unlearndiffatk", lambda rows: again(rows).drop(columns="judged_texts")
-    )
-    assert (row.successes, row.baseline) == (4, 5), "without a record every picture counts"
+    row = beside_luck(inputs, tmp_path, "random_prefix", repeated)
+    assert (row.successes, row.baseline) == (20 - 7, 5) and row.left == 19 / 24
+
+    def feeble(rows: pd.DataFrame) -> pd.DataFrame:
+        return rows.assign(success=rows.index == 23, pre_success=False, step=(rows.index == 23) * 4 - 1, distinct=3)
+
+    row = beside_luck(inputs, tmp_path, "unlearndiffatk", feeble)
+    assert (row.successes, row.baseline) == (1, 4)
+
+
+def test_successes_that_name_the_concept_stand_apart(inputs, plain_report):  # noqa: F811
+    frame = table(make_params(), inputs / "cells", inputs / "concepts")
+    row = frame[(frame.concept == "unicorn") & (frame.method == "esd") & (frame.attack == "unlearndiffatk")].iloc[0]
+    assert row.named_successes == 4  # of 16 in round 3: the 8th, 12th, 16th and 20th prompt
+    assert "| 16, 4 naming it |" in (plain_report / "table.md").read_text()
 
 
 def test_at_equal_passes_gradients_count(inputs, tmp_path):  # noqa: F811
-    """The baseline has 264 passes a prompt; successes of the attack that took more are left out."""
+    """The baseline has 264 passes a prompt; successes of the attack that took more are left out, it loses none."""
 
     def dearer(rows: pd.DataFrame) -> pd.DataFrame:
         forward = rows.unet_forward.mask(rows.success & (rows.index < 7), 264).where(rows.index < 9, 265)
         return rows.assign(unet_forward=forward, unet_backward=(rows.index == 0) * 1.0)
 
     row = beside_luck(inputs, tmp_path, "unlearndiffatk", dearer)
-    assert (row.successes, row.at_equal_passes) == (20, 8), "of the first nine one took a backward pass too many"
+    assert (row.successes, row.at_equal_passes, row.baseline_at_equal_passes) == (20, 8, 5), "one took a pass too many"
 
 
 def test_without_a_baseline_nothing_is_said(inputs):  # noqa: F811

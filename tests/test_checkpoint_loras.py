@@ -2,33 +2,18 @@
 
 import pytest
 import torch
-from conftest import CONCEPT, miniature
+from conftest import miniature
 from diffusers import StableDiffusionPipeline
+from given_weights import drawn, edit_of, fails
 from peft import LoHaConfig, LoraConfig, get_peft_model
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from eraseflow.edits import Edit
-from eraseflow.methods import pretrained
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 EVERYWHERE = [*ATTENTION, "proj_in", "ff.net.0.proj", "conv1", "time_emb_proj", "downsamplers.0.conv"]
 TEXT = ["q_proj", "v_proj", "out_proj", "fc1"]
-
-
-def settings(place) -> pretrained.Settings:
-    return pretrained.Settings(sources={"unicorn": str(place)})
-
-
-def edit_of(place) -> Edit:
-    return pretrained.erase(miniature(), CONCEPT, settings(place), 0)
-
-
-def fails(place) -> str:
-    with pytest.raises(SystemExit) as failure:
-        edit_of(place)
-    assert len(str(failure.value).splitlines()) == 1
-    return str(failure.value)
 
 
 def randomise(module) -> None:
@@ -98,11 +83,6 @@ def kohya(pipeline, alphas=lambda layer: 6.0) -> dict[str, torch.Tensor]:
             found[f"{name}.lora_{'down' if part.startswith('A') else 'up'}.weight"] = tensor
             found[f"{name}.alpha"] = torch.tensor(alphas(layer))
     return found
-
-
-def drawn(pipeline) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.from_numpy(pipeline("a unicorn", num_inference_steps=2, generator=generator, output_type="np").images)
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pt"])

@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import CONCEPT, miniature
 from diffusers import StableDiffusionPipeline
+from given_weights import drawn, edit_of, fails, settings
 from safetensors.torch import load_file, save_file
 
 from eraseflow import hub
@@ -16,21 +17,6 @@ from eraseflow.checkpoints import files, places, plans
 from eraseflow.methods import pretrained
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-def settings(place) -> pretrained.Settings:
-    return pretrained.Settings(sources={"unicorn": str(place)})
-
-
-def edit_of(place):
-    return pretrained.erase(miniature(), CONCEPT, settings(place), 0)
-
-
-def fails(place) -> str:
-    with pytest.raises(SystemExit) as failure:
-        edit_of(place)
-    assert len(str(failure.value).splitlines()) == 1
-    return str(failure.value)
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +41,6 @@ def weights(pipeline, *components: str) -> dict[str, torch.Tensor]:
 def holds(edit, wanted: dict[str, torch.Tensor]) -> None:
     assert edit.kind == "weights" and edit.tensors.keys() == wanted.keys()
     assert all(torch.equal(edit.tensors[name], tensor) for name, tensor in wanted.items())
-
-
-def drawn(pipeline) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.from_numpy(pipeline("a unicorn", num_inference_steps=2, generator=generator, output_type="np").images)
 
 
 @pytest.mark.parametrize("name", ["one.ckpt", "one.safetensors", "one.pth"])

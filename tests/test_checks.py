@@ -97,7 +97,12 @@ def whole(project) -> Path:  # noqa: F811
         ("concepts.ink_style.kept.count", 71, "72 prompts expect a neighbour"),
         ("table.seed", 2**32, "table.seed: should be less than 4294967296"),
         ("testbeds.emoji.sampling.steps", 1000, "1000 solver steps are too many of 1,000 timesteps"),
-        ("testbeds.emoji.sampling.steps", 400, "400 solver steps would start at timestep 802"),
+        ("testbeds.emoji.sampling.solver", "ddim", "expected model"),
+        (
+            "testbeds.emoji.sampling",
+            {"solver": "dpmsolver++", "steps": 400, "guidance_scale": 4.0},
+            "400 solver steps would start at timestep 802",
+        ),
         (
             "methods.esd.emoji.num_steps",
             600,
@@ -111,6 +116,7 @@ def whole(project) -> Path:  # noqa: F811
         ),
         ("methods.eraseflow.emoji.lora_rank", 49, "lora_rank: expected 48 at most, the width of the U-Net's narrowest"),
         ("emoji.base.unet_batch", 289, "less than or equal to 288"),
+        ("emoji.base.unet_steps", 10, "unet_steps: a learning rate cannot rise in a tenth of 10 steps"),
         # names
         ("concepts.Unicorn", {}, "concepts.Unicorn"),
         (
@@ -251,3 +257,68 @@ def test_a_broken_module_is_one_line(whole, monkeypatch, tmp_path):
     monkeypatch.setattr(judges, "__path__", [*judges.__path__, str(package)])
     edit(whole, "concepts.unicorn.judge", judged("broken", counts=["a/b"]))
     assert "broken.py: line 1: is not Python: '[' was never closed" in mistake(whole).replace(f"{tmp_path}/", "")
+
+
+JUDGE = """
+import pandas as pd
+NAME = "{name}"
+LABELS = {labels}
+
+def load(device, concept):
+    pass
+
+def summary(scores, concept):
+    return {{"{title}": float(scores["{first}"].mean())}}
+"""
+
+
+@pytest.fixture
+def further(whole, monkeypatch, tmp_path):
+    """Write judges beside those that there are; they score the unicorn beside its own judge."""
+    from eraseflow import judges
+
+    package = tmp_path / "judges"
+    package.mkdir()
+    monkeypatch.setattr(judges, "__path__", [*judges.__path__, str(package)])
+
+    def write(**named: dict) -> Path:
+        for module, about in named.items():
+            values = {"name": module, "labels": [f"{module}/x"], "title": f"{module} mean"} | about
+            text = JUDGE.format(**values, first=values["labels"][0])
+            (package / f"{module}.py").write_text(text)
+        edit(whole, "concepts.unicorn.scored_by", put(list(named)))
+        return whole
+
+    return write
+
+
+def test_judges_of_different_names_and_titles(further):
+    load(further(fine_one={}, fine_other={}) / "params.yaml")
+
+
+def test_two_judges_of_one_name(further):
+    said = "concepts.unicorn: name_one and name_other both have the NAME 'Net 1', by which their scores would be one"
+    assert said in mistake(further(name_one={"name": "Net 1"}, name_other={"name": "Net 1"}))
+
+
+def test_two_judges_with_one_title(further):
+    said = "concepts.unicorn: title_one and title_other both sum up 'style x100'; expected judges without a title in"
+    assert said in mistake(further(title_one={"title": "style x100"}, title_other={"title": "style x100"}))
+
+
+def test_a_judge_with_one_label_twice(further):
+    said = "eraseflow/judges/twice.py: LABELS: 'a/x' appears twice"
+    assert mistake(further(twice={"labels": ["a/x", "a/y", "a/x"]})) == said
+
+
+def test_two_networks_of_one_name(whole, monkeypatch, tmp_path):
+    from eraseflow import metrics
+
+    package = tmp_path / "metrics"
+    package.mkdir()
+    text = 'NAME = "emoji-clip"\n\ndef load(device):\n    pass\n\ndef similarity(network, pictures, texts):\n    pass\n'
+    (package / "copied_clip.py").write_text(text)
+    monkeypatch.setattr(metrics, "__path__", [*metrics.__path__, str(package)])
+    edit(whole, "testbeds.emoji.clip", put(["emoji_clip", "copied_clip"]))
+    said = "testbeds.emoji.clip: emoji_clip and copied_clip both have the NAME 'emoji-clip', by which their scores"
+    assert said in mistake(whole)

@@ -11,7 +11,6 @@ from synthetic_outcomes import first, made
 from test_report import inputs, make_params, run  # noqa: F401  (fixture)
 
 from eraseflow import claims as tables_of_claims
-from eraseflow import full
 from eraseflow.checks import check_table
 from eraseflow.mistakes import ParamsError
 from eraseflow.params import Claims, load
@@ -26,7 +25,7 @@ NO_ORDER = pd.DataFrame(columns=["kind", "concept", "source"])
 def test_the_table_has_concepts_of_each_kind_on_which_nothing_was_tuned():
     whole = tables_of_claims.table(PARAMS)
     assert set(Counter(PARAMS.concepts[name].kind for name in whole.concepts)) == {"style", "fine_grained", "category"}
-    assert not set(whole.concepts) & set(full.TUNED_ON)
+    assert not set(whole.concepts) & set(PARAMS.tuning.concepts.values())
     assert whole.prompts is None and {"random_prefix", "unlearndiffatk", "cce"} <= set(whole.attacks)
     tables = tables_of_claims.tables(PARAMS)
     assert len({(*table.concepts, table.seed) for table in tables.values()}) == 3 * len(whole.concepts)
@@ -84,7 +83,7 @@ def test_verdicts(figure, low, high, threshold, at_least, expected):
 
 
 def verdicts(frame: pd.DataFrame, collapsed=(), luck=NO_LUCK, order=NO_ORDER) -> pd.DataFrame:
-    found = claims.claims(PARAMS, frame, luck, order, set(collapsed))
+    found = claims.claims(frame, luck, order, set(collapsed))
     return found.set_index(["claim", "about"])
 
 
@@ -123,14 +122,14 @@ def test_a_collapsed_row_has_not_erased():
 
 
 def test_a_category_without_listed_members_has_thresholds_of_its_own():
-    seen = made({"original": first(90), "eraseflow": first(47)})
+    seen = made({"original": first(90), "eraseflow": first(47), "eraseflow_published": first(5)})
     frame = pd.concat([seen, made({"original": first(90), "eraseflow": first(88)}, "kept")])
-    listed = {"also": {"knife": "saw"}}
-    for also, claim in ((listed, "eraseflow erases"), ({"also": {}}, "eraseflow erases a category by its word")):
-        concepts = {"weapon": PARAMS.concepts["weapon"].model_copy(update=also)}
-        params = PARAMS.model_copy(update={"concepts": concepts})
-        found = claims.claims(params, frame, NO_LUCK, NO_ORDER, set()).set_index(["claim", "about"])
-        assert (claim, "weapon") in found.index
+    listed = PARAMS.concepts["weapon"].model_copy(update={"also": {"knife": "saw"}})
+    of_listed = verdicts(frame.assign(kind=outcomes.kind_of(listed)))
+    assert of_listed.loc[("eraseflow erases", "weapon"), "verdict"] == "no"
+    assert "eraseflow as published erases" not in of_listed.index.get_level_values(0), "the literature erases the word"
+    assert outcomes.kind_of(listed.model_copy(update={"also": {}})) == "category"
+    found = verdicts(frame)
     assert found.loc[("eraseflow erases a category by its word", "weapon"), "verdict"] == "rather yes"
     assert ("eraseflow erases", "weapon") not in found.index
 

@@ -11,16 +11,28 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from test_published import on_sd14, scored_cell
 from test_reading import measured, spent
 from test_report import PROMPTS, make_cell, make_concept, make_params
 from test_rounds import ATTACKS, make_victim, never
 
 from eraseflow import images, rounds
-from eraseflow.cells.attack import costs
+from eraseflow.cells.attack import costs as costs_of_attack
 from eraseflow.emoji import pictures
-from eraseflow.report import baselines, collapsed, pareto, published, readable
+from eraseflow.report import (
+    baselines,
+    budget,
+    collapsed,
+    costs,
+    grids,
+    pareto,
+    published,
+    readable,
+    sweep,
+    transfer,
+)
 from eraseflow.report.reproduction import reproduction
-from eraseflow.report.table import formatted, strongest, table
+from eraseflow.report.table import formatted, metrics, strongest, table
 from eraseflow.testbeds import emoji
 
 CONCEPT, METHODS = "unicorn", ["original", "eraseflow", "esd"]
@@ -53,10 +65,10 @@ def test_no_real_picture_comes_near():
 def test_an_attack_counts_its_last_pictures(pipeline):
     module, settings = ATTACKS[0]
     results = rounds.run(make_victim(pipeline, never), module.attack, module.Settings(**settings), 5)
-    assert not results["empty"].any() and costs(results)["empty"] == 0
+    assert not results["empty"].any() and costs_of_attack(results)["empty"] == 0
     pipeline.vae.decoder.conv_out.weight.data.zero_()
     results = rounds.run(make_victim(pipeline, never), module.attack, module.Settings(**settings), 5)
-    assert results["empty"].all() and costs(results)["empty"] == 3
+    assert results["empty"].all() and costs_of_attack(results)["empty"] == 3
 
 
 @pytest.mark.parametrize("tried", [[], [{}], [{0: "a"}]])
@@ -207,3 +219,105 @@ def test_a_prompt_with_two_rows_is_one_line(cells, tmp_path):
     rows.to_parquet(path)
     with pytest.raises(SystemExit, match=r"attack-random_prefix.parquet: the prompt t2 has two rows"):
         table(make_params([CONCEPT]), tmp_path / "cells", tmp_path / "concepts")
+
+
+MARKED = {(CONCEPT, "esd", None), (CONCEPT, "esd", "random_prefix"), (CONCEPT, "esd", "unlearndiffatk")}
+ATTACK_ALONE = {(CONCEPT, "eraseflow", "unlearndiffatk")}
+
+
+def crosses(figure) -> list[str]:
+    """The colours of the crosses that the figure's panels have, and the cross of its legend."""
+    drawn = [line for axes in figure.axes for line in axes.get_lines() if line.get_marker() == "x"]
+    legend = [text.get_text() for one in figure.legends for text in one.get_texts()]
+    assert (collapsed.LEGEND in legend) == bool(drawn)
+    return [line.get_color() for line in drawn]
+
+
+def test_what_is_marked_are_the_tables_flags(cells, tmp_path):
+    frame = change(cells, tmp_path, "scores.json", kept_empty=PROMPTS)
+    assert collapsed.marks(frame) == MARKED
+    frame = change(cells, tmp_path / "other", "attack-unlearndiffatk.json", method="eraseflow", empty=PROMPTS)
+    assert collapsed.marks(frame) == ATTACK_ALONE
+
+
+@pytest.mark.parametrize(("marked", "ends"), [(set(), 0), (MARKED, 2), (ATTACK_ALONE, 1)])
+def test_the_budget_figure_marks_its_lines(cells, marked, ends):
+    params = make_params([CONCEPT])
+    curves = budget.curves(params, cells / "cells", marked)
+    assert len(curves[curves.collapsed].groupby(["method", "attack"])) == ends
+    figure = budget.budget(params, curves, CONCEPT)
+    assert len(crosses(figure)) == ends
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == [*METHODS[:2], "esd (collapsed)" if marked == MARKED else "esd"]
+
+
+@pytest.mark.parametrize("marked", [set(), MARKED])
+def test_the_sweep_marks_its_lines(tmp_path, marked):
+    for method in METHODS:
+        scored_cell(tmp_path / CONCEPT / method)
+    params = on_sd14(labels=["a/x", "a/y"], threshold=0.6)
+    params = params.model_copy(update={"concepts": {CONCEPT: params.concepts["nudity"]}})
+    params = params.model_copy(update={"table": params.table.model_copy(update={"concepts": [CONCEPT]})})
+    attacks = {(CONCEPT, method): "unlearndiffatk" for method in METHODS}
+    curves = sweep.curves(params, tmp_path, attacks, marked)
+    assert set(curves.loc[curves.collapsed, "method"]) == ({"esd"} if marked else set())
+    assert len(crosses(sweep.sweep(params, curves))) == len({method for _, method, _ in marked})
+
+
+@pytest.mark.parametrize(
+    ("marked", "source", "victim"),
+    [(set(), "esd (0)", "esd"), (MARKED, "esd (0) (collapsed)", "esd (collapsed)"), (ATTACK_ALONE, "esd (0)", "esd")],
+)
+def test_the_transfer_matrix_marks_its_models(tmp_path, marked, source, victim):
+    names = make_params([CONCEPT]).table.model_copy(update={"transfer": ["unlearndiffatk"]})
+    params = make_params([CONCEPT]).model_copy(update={"table": names})
+    rows = [(one, other, 0, 0, 0) for one in METHODS for other in METHODS]
+    (tmp_path / CONCEPT).mkdir()
+    path = tmp_path / CONCEPT / "transfer-unlearndiffatk.csv"
+    pd.DataFrame(rows, columns=transfer.COUNTS).to_csv(path, index=False)
+    matrix = transfer.matrices(params, tmp_path, marked)
+    axes = transfer.transfer(matrix, CONCEPT, "unlearndiffatk").axes[0]
+    assert axes.get_yticklabels()[2].get_text() == source and axes.get_xticklabels()[2].get_text() == victim
+    alone = " (collapsed)" * (marked == ATTACK_ALONE)  # found by an attack that draws nothing; the model itself draws
+    assert [axes.get_yticklabels()[1].get_text(), axes.get_xticklabels()[1].get_text()] == [
+        f"eraseflow (0){alone}",
+        "eraseflow",
+    ]
+
+
+def test_the_grids_mark_their_columns(cells):
+    """A line more of headers, and nothing where nothing is marked."""
+    params, attacks = make_params([CONCEPT]), dict.fromkeys(METHODS, "unlearndiffatk")
+    arguments = params, cells / "cells", cells / "concepts", CONCEPT, attacks
+    plain, marked, other = (
+        np.asarray(grids.target_grid(*arguments, marks)) for marks in (frozenset(), MARKED, ATTACK_ALONE)
+    )
+    assert len(marked) == len(other) == len(plain) + grids.LINE
+    line = slice(8 + grids.LINE, 8 + 2 * grids.LINE)
+    left = {"original": 0, "eraseflow": 1, "esd": 2, "eraseflow attacked": 3, "esd attacked": 4}
+    written = {}
+    for name, grid in (("method", marked), ("attack", other)):
+        dark = (grid[line].min(-1) < 128).any(0)
+        places = {of: grids.LABEL + place * grids.STEP + 16 * (place > 2) for of, place in left.items()}
+        written[name] = {of for of, at in places.items() if dark[at : at + grids.SIDE].any()}
+    assert written == {"method": {"esd", "esd attacked"}, "attack": {"eraseflow attacked"}}
+    kept = [grids.kept_grid(params, cells / "cells", CONCEPT, marks) for marks in (frozenset(), MARKED, ATTACK_ALONE)]
+    assert [grid.height - kept[0].height for grid in kept] == [0, grids.LINE, 0]
+
+
+def test_the_page_marks_costs_and_prompts_found(cells, tmp_path):
+    frame = change(cells, tmp_path, "scores.json", kept_empty=PROMPTS)
+    params, marked = make_params([CONCEPT]), collapsed.marks(frame)
+    rows = costs.readable(costs.costs(params, cells / "cells"), marked)
+    assert rows["Method"].tolist() == ["original", "eraseflow", "esd (collapsed)"]
+    assert collapsed.titled(CONCEPT, "esd", "random_prefix", marked) == ("esd (collapsed)", "random_prefix")
+    assert collapsed.titled(CONCEPT, "eraseflow", "unlearndiffatk", ATTACK_ALONE) == (
+        "eraseflow",
+        "unlearndiffatk (collapsed)",
+    )
+
+
+def test_metrics_for_dvc_say_it(cells, tmp_path):
+    frame = change(cells, tmp_path, "attack-unlearndiffatk.json", method="eraseflow", empty=PROMPTS)
+    attacks = json.loads(metrics(frame))[CONCEPT]["eraseflow"]["attacks"]
+    assert attacks["unlearndiffatk"]["collapsed"] is True and "collapsed" not in attacks["random_prefix"]

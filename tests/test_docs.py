@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = {name: (ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md")}
 EXAMPLES = dict(re.findall(r"^`(\S+\.py)`:\n\n```python\n(.*?)^```", PAGES["CONTRIBUTING.md"], re.S | re.M))
 TO_WRITE = {*EXAMPLES, "prompts/emoji/rose.csv"}  # what the reader is told to make
-MADE_BY_RUNS = (".venv", ".work", "data/cells", "data/concepts", "edit.json", "reports/full")
+MADE_BY_RUNS = (".venv", ".work", "data/cells", "data/concepts", "edit.json", "reports/full", "reports/tuning")
 SUFFIXES = (".py", ".md", ".yaml", ".lock", ".csv", ".json", ".html", ".png", ".toml", ".txt", "/")
 
 

@@ -238,3 +238,32 @@ def test_trajectories_end_with_the_steps_of_the_loss(pipeline, skip_last):
     training = method.Training(pipeline, PAIRS, settings(log_beta=2.5, num_steps=10, skip_last=skip_last), seed=0)
     training.epoch()
     assert len(training.trajectories) == 10 - skip_last + 1
+
+
+@pytest.mark.parametrize(
+    ("bare", "pairs"),
+    [
+        (True, [("unicorn", "horse"), ("dagger", "saw")]),
+        (False, [("unicorn", "horse"), ("a unicorn", "a horse"), ("dagger", "saw"), ("a dagger", "a saw")]),
+    ],
+)
+def test_bare_words_are_the_pairs_of_the_published_training(pipeline, concept, monkeypatch, bare, pairs):
+    """Each target with its anchor alone, where the concept has sentences with them."""
+    begun = []
+
+    class Began(Exception):
+        pass
+
+    def training(_, given, *rest):
+        begun.append(given)
+        raise Began
+
+    monkeypatch.setattr(method, "Training", training)
+    concept = concept.model_copy(update={"also": {"dagger": "saw"}, "contexts": ["{}", "a {}"]})
+    settings = method.Settings(
+        epochs=1, switch_epoch=0, batch_size=1, num_steps=5, guidance_scale=1.0, eta=1.0, learning_rate=1e-3,
+        flow_learning_rate=1e-3, log_beta=0.0, lora_rank=1, bare_words=bare,
+    )  # fmt: skip
+    with pytest.raises(Began):
+        method.erase(pipeline, concept, settings, 0)
+    assert begun == [pairs]

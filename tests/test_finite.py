@@ -40,7 +40,16 @@ TRAINED = {
 CLOSED = {uce: {"preserve_scale": 1.0}, rece: {"preserve_scale": 1.0, "rounds": 2, "regularisation": 0.1}}
 SAMPLERS = {
     sld: {"warmup_steps": 0, "guidance_scale": 10.0, "threshold": 0.1, "momentum_scale": 0.3, "momentum_beta": 0.5},
-    safree: {"alpha": 0.01, "gamma": 10.0, "padding": True, "skip_scales": [0.5], "reattended_steps": 2},
+    safree: {
+        "alpha": 0.01,
+        "gamma": 10.0,
+        "slope": 50.0,
+        "midpoint": 0.5,
+        "mask": "b",
+        "padding": True,
+        "skip_scales": [0.5],
+        "reattended_steps": 2,
+    },
 }
 
 

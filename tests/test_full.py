@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 from test_chain import call, cells, clone, edit_params, shorten
 from test_chain import repro as run_default
 
 from eraseflow import full, launcher, outputs, tables, work_copy
-from eraseflow.params import load
+from eraseflow.params import Method, load
 from eraseflow.report import whole
 
 PARAMS = load()
@@ -76,6 +78,46 @@ def test_the_copy_follows_the_project_and_keeps_its_results(project):
     assert (copy / "eraseflow" / "a.py").read_text() == "3" and not (copy / "eraseflow" / "b.py").exists()
     assert (copy / "reports" / "table.csv").read_text() == "of the full table"
     assert work_copy.read_lock(copy / "dvc.lock")["train@rose-esd"] == {"cmd": "stopped here"}
+
+
+def test_what_git_ignores_is_linked_into_the_copy(project):
+    copy, weights = project / full.COPIES / "rose", project / "models" / "mine" / "unet.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"large")
+    (project / ".gitignore").write_text(".work/\nmodels/\n")
+    for _ in range(2):
+        work_copy.prepare(project, copy, project / RECORD, ["models/mine/unet.safetensors"])
+        link = copy / "models" / "mine" / "unet.safetensors"
+        assert link.is_symlink() and link.read_bytes() == b"large"
+    work_copy.prepare(project, copy, project / RECORD)
+    assert not link.is_symlink() and weights.read_bytes() == b"large"
+
+
+def test_paths_that_a_copy_would_not_find(tmp_path, monkeypatch):
+    """Weights that somebody has trained, in a folder that git ignores, and beside the project."""
+    project = tmp_path / "project"
+    shutil.copytree(Path("prompts"), project / "prompts")
+    (project / "models" / "mine").mkdir(parents=True)
+    save_file({"unet.a": torch.zeros(1)}, project / "models" / "mine" / "unet.safetensors")
+    shutil.copytree(project / "models" / "mine", tmp_path / "beside")
+    (project / ".gitignore").write_text(".work/\nmodels/\n/prompts/emoji/penguin.csv\n")
+    monkeypatch.chdir(project)
+    monkeypatch.setattr("eraseflow.outside.content.KNOWN", tmp_path / "hashes.json")
+
+    def left_out(place: str) -> list[str]:
+        row = Method(module="pretrained", emoji={"sources": {"unicorn": place}})
+        changed = PARAMS.model_copy(update={"methods": PARAMS.methods | {"mine": row}})
+        return work_copy.left_out(changed.model_copy(update={"table": full.table(changed)}), Path())
+
+    wanted = ["models/mine/unet.safetensors", "prompts/emoji/penguin.csv"]
+    assert left_out("models/mine") == left_out("./models/mine/unet.safetensors") == wanted
+    assert left_out(str(tmp_path / "beside")) == wanted[1:]
+    with pytest.raises(
+        SystemExit, match=r"^\.\./beside/unet\.safetensors: leads out of the project, .* an absolute path$"
+    ):
+        left_out("../beside")
+    (project / ".gitignore").write_text(".work/\n")
+    assert left_out("models/mine") == []
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from test_report import METHODS, inputs, make_params, report, run  # noqa: F401  (fixtures)
+from test_report import METHODS, inputs, make_params, plain_report, plainly, run  # noqa: F401  (fixtures)
 
 from eraseflow.checks import check_table
 from eraseflow.params import Params, ParamsError
@@ -38,7 +38,7 @@ def replayed(inputs, tmp_path):  # noqa: F811
     return tmp_path / "inputs"
 
 
-def test_matrices_are_drawn_and_listed(replayed, tmp_path):
+def test_matrices_are_drawn_and_listed(plainly, replayed, tmp_path):  # noqa: F811
     out = tmp_path / "reports"
     run(replayed, out, replaying(make_params()))
     rows = pd.read_csv(out / "transfer" / "matrices.csv")
@@ -84,9 +84,9 @@ def shown(cell: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
 
 
-def test_gallery_has_original_erased_and_attacked_pictures_with_text_and_round(report, inputs):  # noqa: F811
+def test_gallery_has_original_erased_and_attacked_pictures_with_text_and_round(plain_report, inputs):  # noqa: F811
     """Of eraseflow's prompts 2 to 11 UnlearnDiffAtk found, three are shown: the first, a middle and the last."""
-    rows = [row for row in rows_of((report / "index.html").read_text(), "unicorn") if "eraseflow" in row]
+    rows = [row for row in rows_of((plain_report / "index.html").read_text(), "unicorn") if "eraseflow" in row]
     first = next(row for row in rows if "unlearndiffatk" in row)
     cells = {method: Cell.of(inputs / "cells", "unicorn", method) for method in ("original", "eraseflow")}
     pngs = [cell.pngs(cell.pictures("target").loc[["t2"]])["t2"] for cell in cells.values()]

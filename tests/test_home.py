@@ -58,6 +58,18 @@ def test_what_can_be_used_stays_as_it_is(stranger, monkeypatch, tmp_path):
     assert dict(os.environ) == before and not (tmp_path / ".work").exists()
 
 
+def test_folders_of_caches_are_the_same_from_every_folder(stranger, monkeypatch, tmp_path):
+    """`full` runs in copies of the project, where a relative one would be fetched and filled anew."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in home.FOLDERS:
+        monkeypatch.setenv(name, f"caches/{name}")
+    monkeypatch.setenv("TORCH_HOME", "~/torch")
+    home.settle()
+    assert os.environ["HF_HOME"] == str(tmp_path / "caches" / "HF_HOME")
+    assert os.environ["TORCH_HOME"] == str(tmp_path / "torch")
+    assert all(os.path.isabs(os.environ[name]) for name in home.FOLDERS)
+
+
 def test_a_terminal_without_dashes_is_no_error():
     code = "import eraseflow; print('–')"
     variables = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}

@@ -12,6 +12,7 @@ from test_rounds import make_victim, never
 from eraseflow import images, params, prompts
 from eraseflow.cells import attack, concept, sample, transfer
 from eraseflow.edits import Edit
+from eraseflow.params import Attack
 
 SEEDS = [0, 1, 2**31, 2**32 - 1, 2**32 + 5, 2**53 + 1, 2**63 - 1, 2**63, 2**63 + 7, 2**64 - 1]
 STEPS = 2
@@ -37,7 +38,7 @@ def cell(tmp_path_factory):
     kept = entry.kept.model_copy(update={"count": 1, "neighbours": []})
     entry = entry.model_copy(update={"prompts": str(file), "kept": kept})
     changes = {"concepts": {"unicorn": entry}, "testbeds": {"emoji": testbed}}
-    changes["attacks"] = everything.attacks | {"other_seeds": {"emoji": {"rounds": 1}}}
+    changes["attacks"] = everything.attacks | {"other_seeds": Attack(emoji={"rounds": 1})}
     everything = everything.model_copy(update=changes)
     for module in ("eraseflow.shards", "eraseflow.cells.attack"):
         patch.setattr(f"{module}.WORK", folder / "work")
@@ -60,7 +61,7 @@ def cell(tmp_path_factory):
 def plain(pictures: pd.DataFrame, seeds, guidance, texts) -> None:
     """The PNGs are what diffusers' own call draws, up to one grey level of rounding."""
     pipeline = StableDiffusionPipeline.from_pretrained("models/emoji", safety_checker=None)
-    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config, timestep_spacing="linspace")
     pipeline.set_progress_bar_config(disable=True)
     ours = images.from_png(pictures.png)
     for row, (seed, scale, text) in enumerate(zip(seeds, guidance, texts, strict=True)):

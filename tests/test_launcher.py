@@ -35,7 +35,7 @@ def project(tmp_path):
     """A project of its own with the modules under test, to which a stage script can be written."""
     (tmp_path / "stages").mkdir()
     (tmp_path / "eraseflow").mkdir()
-    for module in ("__init__", "home", "launcher", "server", "stage"):
+    for module in ("__init__", "home", "launcher", "memory", "server", "stage"):
         shutil.copy(PACKAGE / f"{module}.py", tmp_path / "eraseflow")
     shutil.copytree(PACKAGE / "project", tmp_path / "eraseflow" / "project")
     return tmp_path
@@ -286,21 +286,6 @@ def test_no_stage_runs_by_itself_once_the_launcher_has_ended(tmp_path, monkeypat
     stage.lock(str(tmp_path / "socket")).touch()
     with pytest.raises(SystemExit, match="has ended"):
         stage.run(lambda: pytest.fail("ran"))
-
-
-@pytest.mark.parametrize(
-    "error",
-    [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes\nat")],
-)
-def test_a_stage_without_enough_memory_is_one_line(error, tmp_path, monkeypatch):
-    def main() -> None:
-        raise error
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv(stage.SOCKET, raising=False)
-    with pytest.raises(SystemExit, match=r"out of memory .*; set ERASEFLOW_BATCH to fewer pictures a batch") as end:
-        stage.run(main)
-    assert "\n" not in str(end.value)
 
 
 def test_another_error_of_a_stage_keeps_its_traceback(tmp_path, monkeypatch):

@@ -290,7 +290,7 @@ def test_the_style_judge_reads_the_pictures_that_are_noted(everything):
 
 # What decides no number: it checks, finds, fetches and reports. `transfer` takes from the attack's cell how it judges.
 WITHOUT_NUMBERS = {"cells", "csv_files", "definitions", "environment", "finite", "prompt_files", "ready"}
-WITHOUT_NUMBERS |= {"project", "project.files", "project.links", "project.locks", "shards", "stage"}
+WITHOUT_NUMBERS |= {"project", "project.files", "project.links", "project.locks", "shards", "stage", "memory", "server"}
 WITHOUT_NUMBERS |= {"judges", "metrics"}  # their contracts
 NOT_USED = {
     "train": {"rows"},

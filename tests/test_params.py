@@ -19,12 +19,21 @@ KEPT = "prompts/emoji/kept.csv"
 INK = "prompts/emoji/ink_style.csv"
 
 
+def read(path: Path) -> dict:
+    """With libyaml, five times as fast as safe_load."""
+    return yaml.load(path.read_text(), yaml.CSafeLoader)
+
+
+def write(path: Path, raw: dict) -> None:
+    path.write_text(yaml.dump(raw, Dumper=yaml.CSafeDumper))
+
+
 @pytest.fixture
 def project(tmp_path) -> Path:
-    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw = read(ROOT / "params.yaml")
     # Whatever table the user makes at the moment, the mistakes below are about this one.
     raw["table"] |= {"testbed": "emoji", "concepts": ["ink_style", "unicorn", "weapon"], "attacks": ["random_prefix"]}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
+    write(tmp_path / "params.yaml", raw)
     shutil.copytree(ROOT / "prompts", tmp_path / "prompts")
     return tmp_path
 
@@ -41,13 +50,13 @@ def mistake(project: Path) -> str:
 
 def edit(project: Path, path: str, change: Callable[[dict, str], object]) -> None:
     """Apply `change(block, key)` where a dotted path of params.yaml points."""
-    raw = yaml.safe_load((project / "params.yaml").read_text())
+    raw = read(project / "params.yaml")
     *parents, key = path.split(".")
     block = raw
     for parent in parents:
         block = block[parent]
     change(block, key)
-    (project / "params.yaml").write_text(yaml.safe_dump(raw))
+    write(project / "params.yaml", raw)
 
 
 def put(value: object) -> Callable[[dict, str], object]:
@@ -69,7 +78,7 @@ def test_the_projects_own_file_is_right(monkeypatch):
         for name in getattr(params.table, family):
             for part in params.parts(name) if family == "methods" else [name]:
                 settings = params.settings(family, part, params.table.testbed)
-                module = params.module(part) if family == "methods" else name
+                module = params.module(part) if family == "methods" else params.attack_module(name)
                 assert type(settings).__module__ == f"eraseflow.{family}.{module}"
 
 
@@ -86,6 +95,20 @@ def test_the_projects_own_file_is_right(monkeypatch):
         ("methods.esd.emoji.iteration", put(3), "methods.esd.emoji.iteration", "did you mean 'iterations'"),
         ("methods.original.emoji.epochs", put(3), "methods.original.emoji.epochs", "unknown key"),
         ("attacks.unlearndiffatk.emoji.rounds", drop, "attacks.unlearndiffatk.emoji.rounds", "missing"),
+        # attacks
+        ("attacks.unlearndiffatk_through.module", put("unlearndifatk"), "attacks.unlearndiffatk_through", "did you"),
+        ("attacks.mma.module", put("p4d"), "attacks.mma.module", "but the row's name is that of another module"),
+        ("table.attacks", put(["unlearndiffatk_through"]), "table.attacks", "look through a sampler alone, and"),
+        # tuning
+        ("tuning.concepts.style", put("penguin"), "tuning.concepts.style", "'penguin' is of the kind fine_grained"),
+        ("tuning.concepts.category", put("nudity"), "tuning.concepts.category", "testbed sd14 has no kept_judge"),
+        ("tuning.edits", put(["eraseflow+safree"]), "tuning.edits", "is a composition; name its parts"),
+        ("tuning.methods.esd.learning_rat", put({"low": 1.0, "high": 2.0}), "tuning.methods.esd", "did you mean"),
+        ("tuning.methods.esd.learning_rate.high", put(3.0), "tuning.methods.esd", "less than or equal to 1"),
+        ("tuning.methods.esd.learning_rate.low", put(1.0), "tuning.methods.esd", "expected low below high"),
+        ("tuning.attacks.mma.top_k.low", put(0), "tuning.attacks.mma", "a logarithm needs low above 0"),
+        ("tuning.attacks.mma.top_k.low", put(1.5), "tuning.attacks.mma", "expected whole numbers"),
+        ("tuning.attacks.p4", put({"tokens": {"low": 1, "high": 3}}), "tuning.attacks", "did you mean 'p4d'"),
         # values
         ("table.seed", put("zero"), "table.seed", "should be a valid integer, found 'zero'"),
         ("table.seed", put(-1), "table.seed", "greater than or equal to 0, found -1"),

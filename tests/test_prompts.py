@@ -317,7 +317,8 @@ def test_the_stage_writes_what_cells_read(tmp_path, monkeypatch):
     everything = params.load()
     make_concept(everything, "weapon", tmp_path)
     words = CLIPTokenizer.from_pretrained("models/emoji/tokenizer")
-    table, counts = prompts.resolve(everything.concepts["weapon"], everything.testbeds["emoji"], 0, words)
+    most = everything.table.prompts
+    table, counts = prompts.resolve(everything.concepts["weapon"], everything.testbeds["emoji"], 0, words, most)
     assert_frame_equal(prompts.read(tmp_path / "prompts.csv"), table)
     assert_frame_equal(prompts.read(tmp_path / "prompts.csv", "target"), table[table.role == "target"])
     assert json.loads((tmp_path / "counts.json").read_text()) == counts

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Annotation, Text
-from test_report import METHODS, References, make_cell, make_concept, make_params, make_png, rest
+from test_report import METHODS, References, make_cell, make_concept, make_params, make_png, plainly, rest  # noqa: F401
 
 from eraseflow.judges import csd
 from eraseflow.metrics.rates import Rate
@@ -299,7 +299,8 @@ def scored_cell(folder: Path, plain=SCORES["plain"], after=SCORES["after"], thre
     judged = pd.concat([raw.assign(role="target"), raw.assign(role="kept", **{"a/y": 1.0})])
     judged.assign(right=False).iloc[::-1].to_parquet(folder / "judged.parquet")  # in any order
     before, success = np.array(plain) >= threshold, np.array(after) >= threshold
-    attack = raw.assign(prompt="a prompt", seed=0, pre_success=before, success=success, step=0, adversarial_prompt="")
+    attack = raw.assign(prompt="a prompt", seed=0, pre_success=before, success=success, adversarial_prompt="")
+    attack["step"] = np.where(before, 0, np.where(success, 1, -1))
     attack.assign(**{"a/y": after}).to_parquet(folder / "attack-unlearndiffatk.parquet")
 
 
@@ -393,7 +394,7 @@ def test_report_on_sd14(report):
     assert b"dc:date" not in (report / "published.svg").read_bytes()
 
 
-def test_threshold_curves_leave_with_their_concept(report, tmp_path):
+def test_threshold_curves_leave_with_their_concept(plainly, report, tmp_path):  # noqa: F811
     """A table without a threshold, built over one with it: header alone in curves.csv, no figure; no comparison."""
     out = tmp_path / "reports"
     (out / "sweep").mkdir(parents=True)

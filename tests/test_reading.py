@@ -5,7 +5,7 @@ import shutil
 
 import pandas as pd
 import pytest
-from test_report import METHODS, TRAINING, inputs, make_params, report  # noqa: F401  (fixtures)
+from test_report import METHODS, TRAINING, inputs, make_params, plain_report  # noqa: F401  (fixtures)
 
 from eraseflow.metrics.rates import Rate
 from eraseflow.report import costs, pareto
@@ -27,12 +27,11 @@ def spent(passes: dict[str, int], concept="weapon") -> pd.DataFrame:
     return pd.DataFrame([{"concept": concept, "method": name, "unet_passes": n} for name, n in passes.items()])
 
 
-def test_costs_are_listed_and_drawn(report, inputs, tmp_path):  # noqa: F811
-    rows = pd.read_csv(report / "costs.csv").set_index(["concept", "method"])
+def test_costs_are_listed_and_drawn(plain_report, inputs, tmp_path):  # noqa: F811
+    rows = pd.read_csv(plain_report / "costs.csv").set_index(["concept", "method"])
     assert list(rows.columns) == [*costs.KEYS, "unet_passes"] and len(rows) == 2 * len(METHODS)
     assert rows.loc[("unicorn", "esd"), "unet_passes"] == 2600 + 400
-    assert (report / "asr_vs_cost.svg").stat().st_size > 1000
-    page = (report / "index.html").read_text()
+    page = (plain_report / "index.html").read_text()
     for text in ("12,800", "123.5 MB", "25,001 (100.0 kB)", "90 + 0", "cpu, fp32"):
         assert text in page
     shutil.copytree(inputs / "cells", tmp_path / "cells")
@@ -79,9 +78,9 @@ def test_the_front_is_of_the_strongest_attack(inputs):  # noqa: F811
     assert rows.attack["ink_style", "esd"] == "random_prefix" and rows.attack["unicorn", "esd"] == "unlearndiffatk"
 
 
-def test_the_page_reads_the_result_out(report):  # noqa: F811
-    page = (report / "index.html").read_text()
+def test_the_page_reads_the_result_out(plain_report):  # noqa: F811
+    page = (plain_report / "index.html").read_text()
     assert "On the front: eraseflow (ASR 50 % (31-69), FD emoji-clip 4.12, 13,200 passes)" in page
     assert "EraseFlow 65 &lt; ESD 68" in page, "the paper's order for styles"
     assert "Van Gogh (artist classifier)" not in page, "EraseFlow is not in the leaderboard"
-    assert pd.read_csv(report / "pareto.csv").set_index(["concept", "method"]).on_front["unicorn", "eraseflow"]
+    assert pd.read_csv(plain_report / "pareto.csv").set_index(["concept", "method"]).on_front["unicorn", "eraseflow"]

@@ -41,6 +41,7 @@ def cut(raw: dict) -> None:
     raw["table"] |= {"concepts": ["nudity"], "methods": ["original", "uce"], "attacks": ["unlearndiffatk"]}
     raw["testbeds"]["sd14"]["clip"] = ["clip_vit_b32"]
     raw["concepts"]["nudity"]["scored_by"] = []
+    del raw["concepts"]["nudity"]["judge"]["questions"]
 
 
 @pytest.mark.slow

@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,12 +20,13 @@ from scipy.stats import binomtest
 
 from eraseflow import verdict
 from eraseflow.params import Params, Report
-from eraseflow.report import build, grids
+from eraseflow.report import build, grids, page, published
 from eraseflow.report.plots import fid_vs_attack
 from eraseflow.report.readable import at_a_glance
 from eraseflow.report.table import strongest, table
 
 METHODS, ATTACKS = ["original", "eraseflow", "esd"], ["random_prefix", "unlearndiffatk"]
+KINDS = [".png", ".svg"]
 KEPT = ["object/horse;style/flat", "object/cat;style/flat", "object/horse;style/ink", "object/key;style/ink"]
 # (concept, method, attack) -> (successes un-attacked, successes) of PROMPTS
 PROMPTS = 24
@@ -49,7 +52,7 @@ TRAINING |= {"stored_weights": 25000, "stored_bytes": 100000, "precision": "fp32
 
 
 def make_params(concepts=("unicorn", "ink_style"), methods=METHODS) -> Params:
-    raw = yaml.safe_load(Path("params.yaml").read_text())
+    raw = yaml.load(Path("params.yaml").read_text(), yaml.CSafeLoader)  # five times as fast as safe_load
     raw["table"] |= {"concepts": list(concepts), "methods": list(methods), "attacks": ATTACKS}
     return Params.model_validate(raw)
 
@@ -92,6 +95,8 @@ def make_cell(folder: Path, concept: str, method: str, png=make_png) -> None:
         attacked = attacked.assign(attackable=True, **costs_of(attack, attacked["step"]))
         attacked["adversarial_prompt"] = "<script>alert(1)</script> " + attacked["prompt"]
         attacked["adversarial_seed"] = attacked["seed"]
+        attacked = attacked.assign(distinct=attacked["images"], named=attacked["success"] & (numbers % 4 == 3))
+        attacked["tries"] = [[{"round": 0, "unet": 24.0, "text_passes": 1.0}] for _ in numbers]
         attacked["blocked"] = np.where(numbers == 7, 2 * (method == "esd"), 0)
         attacked["png"] = [png(rng) for _ in numbers]
         attacked.to_parquet(folder / f"attack-{attack}.parquet")
@@ -158,6 +163,33 @@ def report(inputs, tmp_path_factory):
     return out
 
 
+@contextmanager
+def without_figures() -> Iterator[None]:
+    """With empty files in the place of figures, which take longer than all the rest of a report."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page, "_widths", lambda draw, *columns: dict.fromkeys(columns, "data:image/svg+xml,"))
+        patch.setattr("eraseflow.report._save", lambda path, *_: [path.with_suffix(kind).touch() for kind in KINDS])
+        yield
+
+
+@pytest.fixture
+def plainly(monkeypatch):
+    """The reports of this test have no figures, and few rows of the literature's."""
+    few = published.read().head(5)
+    monkeypatch.setattr(published, "read", lambda: few)
+    with without_figures():
+        yield
+
+
+@pytest.fixture(scope="module")
+def plain_report(inputs, tmp_path_factory):
+    """A report of these inputs without its figures."""
+    out = tmp_path_factory.mktemp("plain") / "reports"
+    with without_figures():
+        run(inputs, out)
+    return out
+
+
 def rest(inputs: Path) -> tuple[Path, Path]:
     return inputs / "base", inputs / "reference.json"
 
@@ -184,10 +216,10 @@ def test_cell_by_hand(report):
     assert p == 2 / 2**8
     assert line == (
         "emoji,unicorn,fine_grained,esd,unlearndiffatk,24,24,24,0,2,0.1667,0.0668,0.3585,0.8333,0.6415,0.9332,20,4,"
-        "0.8333,0.6415,0.9332,20,0.8333,0.6415,0.9332,20,24,24,24,24,24,"
+        "0.8333,0.6415,0.9332,20,0.8333,0.6415,0.9332,20,24,24,24,24,24,False,4,112,"
         "emoji_classifier top-1,0.9583,0.7976,0.9926,23,24,emoji_classifier top-1,"
         "6.75,FD emoji-clip,24,0.3125,CLIP score emoji-clip,24,0,0,0,False,81.25,2.00,,,"
-        "0.00781,0.0625,ab,20,5,6.1e-05,0.000366,20,,,,,"
+        "0.00781,0.0625,ab,20,5,6.1e-05,0.000366,20,5,,,,,,"
     )
 
 
@@ -234,6 +266,7 @@ def test_builds_are_identical_and_leave_other_files(report, inputs):
     before = contents(report)
     run(inputs, report)
     assert contents(report) == before
+    assert all(len(content) > 1000 for name, content in before.items() if name.endswith(tuple(KINDS)))
     assert set(before) == {
         *(f"grids/{concept}{kept}.png" for concept in ("unicorn", "ink_style") for kept in ("", "_kept")),
         *("table.csv", "table.md", "table.tex", "metrics.json", "index.html", "judges.json"),
@@ -246,7 +279,7 @@ def test_builds_are_identical_and_leave_other_files(report, inputs):
     }
 
 
-def test_missing_cell_is_one_line_and_leaves_the_report(inputs, report, tmp_path):
+def test_missing_cell_is_one_line_and_leaves_the_report(plainly, inputs, report, tmp_path):
     cells = tmp_path / "cells"
     shutil.copytree(inputs / "cells", cells)
     for name in ("scores.json", "attack-unlearndiffatk.parquet", "samples.parquet", "training.csv"):
@@ -261,7 +294,7 @@ def test_missing_cell_is_one_line_and_leaves_the_report(inputs, report, tmp_path
         missing.write_bytes(kept)
 
 
-def test_cell_of_a_removed_concept_is_not_read(inputs, tmp_path):
+def test_cell_of_a_removed_concept_is_not_read(plainly, inputs, tmp_path):
     cells = tmp_path / "cells"
     shutil.copytree(inputs / "cells", cells)
     (cells / "unicorn" / "esd" / "scores.json").write_text("half a fi")
@@ -275,7 +308,7 @@ def test_cell_of_a_removed_concept_is_not_read(inputs, tmp_path):
     assert {path.name for path in (tmp_path / "reports" / "grids").iterdir()} == {"ink_style.png", "ink_style_kept.png"}
 
 
-def test_training_curve_goes_with_its_method(inputs, tmp_path):
+def test_training_curve_goes_with_its_method(plainly, inputs, tmp_path):
     run(inputs, tmp_path / "reports")
     assert (tmp_path / "reports" / "training" / "eraseflow.png").is_file()
     run(inputs, tmp_path / "reports", make_params(methods=["original", "esd"]))
@@ -309,7 +342,7 @@ def test_impossible_counts_are_one_line(inputs, tmp_path):
         table(make_params(), tmp_path / "cells", inputs / "concepts")
 
 
-def test_counts_of_prompts_are_said_where_they_differ(inputs, tmp_path):
+def test_counts_of_prompts_are_said_where_they_differ(plainly, inputs, tmp_path):
     """Out of 30 rows the gate left 24, of which 20 are attackable; two adversarial texts a cell of esd were stopped."""
     shutil.copytree(inputs, tmp_path / "inputs")
     counts = {"official": 30, "excluded_by_safety_gate": 6, "attackable": 20}
@@ -367,7 +400,7 @@ def test_judges_summaries_stand_with_their_concept(report, inputs, tmp_path):
         table(make_params(), tmp_path / "cells", inputs / "concepts")
 
 
-def test_many_attacks_are_seen_at_a_glance(inputs, tmp_path):
+def test_many_attacks_are_seen_at_a_glance(plainly, inputs, tmp_path):
     """A row a method, a column an attack, every ASR with its interval; two attacks are short enough without."""
     shutil.copytree(inputs, tmp_path / "inputs")
     for path in (tmp_path / "inputs" / "cells").glob("*/*/attack-unlearndiffatk.*"):
@@ -385,7 +418,7 @@ def test_many_attacks_are_seen_at_a_glance(inputs, tmp_path):
 
 
 @pytest.mark.parametrize("blur", [True, False])
-def test_prompts_known_by_number_are_not_printed(inputs, tmp_path, blur):
+def test_prompts_known_by_number_are_not_printed(plainly, inputs, tmp_path, blur):
     shutil.copytree(inputs, tmp_path / "inputs")
     make_concept(tmp_path / "inputs" / "concepts" / "unicorn", source="i2p/21")
     params = make_params().model_copy(update={"report": Report(blur=blur)})
@@ -426,7 +459,7 @@ def test_a_blurred_picture_has_lost_its_detail():
 
 
 @pytest.mark.parametrize("accuracy", [{"what": "objects", "right": 1}, {"what": "objects", "right": 2, "n": 1}])
-def test_wrong_cards_are_one_line(inputs, tmp_path, accuracy):
+def test_wrong_cards_are_one_line(plainly, inputs, tmp_path, accuracy):
     judges = tmp_path / "judges.json"
     judges.write_text(json.dumps({"emoji_classifier": {"card": "A network.", "accuracies": [accuracy]}}))
     with pytest.raises(SystemExit, match=r"judges\.json: emoji_classifier: expected card and accuracies"):

@@ -8,6 +8,7 @@ from conftest import CONCEPT
 
 from eraseflow import rounds, sampling
 from eraseflow.attacks import cce, mma, other_seeds, p4d, random_prefix, ring_a_bell, unlearndiffatk
+from eraseflow.naming import Names
 from eraseflow.params import SamplingSettings
 from eraseflow.passes import PASSES
 from eraseflow.victim import PLACEHOLDER, Attempt, Victim
@@ -25,7 +26,7 @@ ATTACKS = [
         {"tokens": 4, "rounds": 3, "generations": 3, "population": 8, "mutation": 0.5, "crossover": 0.5, "eta": 3.0},
     ),
     (mma, {"tokens": 4, "rounds": 3, "steps": 2, "candidates": 6, "top_k": 5}),
-    (cce, {"vectors": 2, "rounds": 3, "iterations": 2, "batch_size": 5, "learning_rate": 0.05}),
+    (cce, {"vectors": 2, "rounds": 3, "iterations": 2, "batch_size": 5, "learning_rate": 0.05, "pictures": 4}),
 ]
 every_attack = pytest.mark.parametrize(
     ("module", "settings"),
@@ -43,15 +44,15 @@ def make_victim(pipeline, seen, prompts=("a unicorn", "unicorn", "a horse in ink
             "guidance": 2.0,
         }
     )
-    originals = torch.randn(len(prompts), 4, 8, 8, generator=torch.Generator().manual_seed(0))
     return Victim(
         pipeline=pipeline,
         original=pipeline,
         concept=CONCEPT,
         prompts=table,
-        draw_originals=lambda: originals,
+        draw_originals=lambda table: torch.randn(len(table), 4, 8, 8, generator=torch.Generator().manual_seed(0)),
         judge=lambda pictures: pd.DataFrame({"object/unicorn": pictures.float().mean((1, 2, 3)).numpy()}),
         seen=seen,
+        strength=lambda scores: scores["object/unicorn"].to_numpy(float),
         sampling=SamplingSettings(solver="dpmsolver++", steps=2, guidance_scale=2),
         batch_size=batch_size,
     )
@@ -88,6 +89,46 @@ def test_rounds_steps_and_denominators(pipeline):
     assert result.seconds.is_monotonic_increasing and result.seconds.gt(0).all()
     assert [len(tokens) for tokens in result.adversarial_tokens] == [0, 2, 2]
     assert result.adversarial_prompt[0] == "a unicorn" and result.adversarial_prompt[2].endswith("a horse in ink style")
+
+
+def test_every_judged_text_is_kept_and_repeats_are_no_pictures(pipeline):
+    """Prompt 0: a repeat, then what names the concept and succeeds; prompt 1: other seeds of the same text."""
+
+    def attack(victim, settings, seed):
+        horse, unicorn = ([victim.pipeline.tokenizer(word).input_ids[1]] for word in ("horse", "unicorn"))
+        yield {0: victim.with_prefix(0, horse), 1: Attempt("unicorn", seed=99)}
+        yield {0: victim.with_prefix(0, horse), 1: Attempt("unicorn", seed=98)}
+        yield {0: victim.with_prefix(0, unicorn), 1: Attempt("unicorn", seed=99)}
+
+    verdicts = [[False, False], [False, False], [False, False], [True, False]]
+    result = rounds.run(make_victim(pipeline, by_round(verdicts), ("a cat", "unicorn")), attack, None, seed=0)
+    first, second = result.tries
+    assert [one["text"] for one in first] == ["a cat", "horse a cat", "horse a cat", "unicorn a cat"]
+    assert [one["distinct"] for one in first] == [1, 2, 2, 3] and [one["named"] for one in first] == [0, 0, 0, 1]
+    assert [one["success"] for one in first] == [False, False, False, True]
+    assert [one["round"] for one in first] == [0, 1, 2, 3]
+    assert [one["seed"] for one in second] == ["11", "99", "98", "99"] and [one["distinct"] for one in second] == [
+        1,
+        2,
+        3,
+        3,
+    ]
+    assert result.distinct.tolist() == [3, 3] and result.images.tolist() == [4, 4]
+    assert result.named.tolist() == [True, False]  # the prompt itself has the word, the attack has not written it
+    assert [one["unet"] for one in first] == [4, 8, 12, 16]  # two solver steps, guided
+    scores = [one["score"] for one in first]
+    assert scores[1] == scores[2] and len(set(scores)) == 3 and scores[3] == result["object/unicorn"][0]
+
+
+def test_the_words_and_tokens_of_the_targets_are_known(pipeline):
+    concept = CONCEPT.model_copy(update={"target": "ink style", "also": {"unicorn": "horse"}})
+    names, tokenizer = Names(concept, pipeline.tokenizer), pipeline.tokenizer
+
+    def named(text):
+        return names.among(tokenizer(text, add_special_tokens=False).input_ids)
+
+    assert named("ink") and named("a style") and named("Unicorn") and named("two unicorns")
+    assert not named("horse") and not named("drink") and not names.among([])
 
 
 def test_nothing_is_attacked_where_every_prompt_succeeds_by_itself(pipeline):

@@ -17,12 +17,14 @@ from eraseflow.victim import Attempt, Victim
 PROMPTS = ["a unicorn in flat style", "unicorn", "a cat", "a car in ink style", ""]
 DRAWING = SamplingSettings(solver="ddim", steps=6, guidance_scale=4)
 SLD = {"warmup_steps": 1, "guidance_scale": 1000.0, "threshold": 0.3, "momentum_scale": 0.5, "momentum_beta": 0.7}
-SAFREE = {"alpha": 0.0, "gamma": 6.0, "padding": True, "skip_scales": [0.1, 0.1], "reattended_steps": 2}
+SAFREE = {"alpha": 0.0, "gamma": 4.0, "slope": 3.0, "midpoint": 0.5, "mask": "b", "padding": True}
+SAFREE |= {"skip_scales": [0.1, 0.1], "reattended_steps": 2}
 METHODS = [(sld, SLD), (safree, SAFREE)]
+BASE = miniature()
 
 
 def edit(module, settings, concept) -> Edit:
-    return module.erase(None, concept, module.Settings(**settings), 0)
+    return module.erase(BASE, concept, module.Settings(**settings), 0)
 
 
 def draw(pipeline, size: int = 5, prompts=PROMPTS) -> torch.Tensor:
@@ -98,7 +100,8 @@ def plain_safree(pipeline, sampler: safree.Sampler, prompt: str):
         ids = pipeline.tokenizer(contexts, padding="max_length").input_ids
         toxic.append(np.mean([read(row)[1] for row in ids], axis=0))
     out = np.eye(len(toxic[0])) - onto(toxic)
-    rests = [read([*tokens[: place + 1], 0, *tokens[place + 2 :]])[1] for place in range(count)]
+    mask = pipeline.tokenizer.get_vocab()[sampler.mask]
+    rests = [read([*tokens[: place + 1], mask, *tokens[place + 2 :]])[1] for place in range(count)]
     distances = [np.linalg.norm(out @ rest) for rest in rests]
     hidden, pooled = read(tokens)
     changed = hidden.copy()
@@ -110,9 +113,12 @@ def plain_safree(pipeline, sampler: safree.Sampler, prompt: str):
         return hidden, 0
     for place in range(count + 1, length) if sampler.padding else ():
         changed[place] = out @ onto(rests) @ hidden[place]
-    ours, theirs = changed[1 : count + 1].ravel(), hidden[1 : count + 1].ravel()
-    cosine = ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs)
-    return changed, round(sampler.gamma / (1 + np.exp(cosine - 1)))
+    cosines = []
+    for state in hidden[: count + 2]:  # start, tokens and end, triggers or not
+        projected = out @ onto(rests) @ state
+        cosines.append(projected @ state / np.linalg.norm(projected) / np.linalg.norm(state))
+    apart = 1 - np.mean(cosines)
+    return changed, 1 + round(sampler.gamma / (1 + np.exp(-sampler.slope * (apart - sampler.midpoint))))
 
 
 @pytest.mark.parametrize("padding", [True, False])
@@ -125,6 +131,18 @@ def test_safree_reads_prompts_by_its_equations(pipeline, padding):
         torch.testing.assert_close(found["safe"][row].double(), torch.tensor(states), rtol=1e-3, atol=1e-4)
         assert found["steps"][row] == steps
     assert found["steps"][0] > 0 and found["steps"][4] == 0
+
+
+def test_safrees_filter_is_the_authors():
+    """Of their 50 steps, by their program: 11 for prompts far from what they were, 1 for those next to it."""
+    cosine = torch.tensor([0.0, 0.4667, 0.45, 0.5, 1.0])
+    assert safree.filtered_steps(cosine, 10.0, 50.0, 0.5333).tolist() == [11, 6, 8, 3, 1]
+    assert safree.filtered_steps(torch.tensor([0.45, 0.43]), 10.0, 70.0, 0.55).tolist() == [6, 9]
+
+
+def test_a_mask_that_the_tokenizer_does_not_know_is_one_line(pipeline, concept):
+    with pytest.raises(SystemExit, match=r"^methods\.safree: mask: the base model's tokenizer has no token 'xyzzy'"):
+        safree.erase(pipeline, concept, safree.Settings(**SAFREE | {"mask": "xyzzy"}), 0)
 
 
 def test_what_is_projected_has_nothing_of_the_concept_left(pipeline):
@@ -208,9 +226,10 @@ def test_an_attack_meets_the_sampler_and_counts_its_passes(module, settings, con
         original=miniature(),
         concept=concept,
         prompts=pd.DataFrame({"prompt_id": list("abcde"), "prompt": PROMPTS, "seed": range(5), "guidance": 4.0}),
-        draw_originals=lambda: torch.empty(0),
+        draw_originals=lambda table: torch.empty(0),
         judge=lambda pictures: pd.DataFrame({"mean": pictures.float().mean((1, 2, 3)).numpy()}),
         seen=lambda scores: np.zeros(len(scores), bool),
+        strength=lambda scores: np.zeros(len(scores)),
         sampling=DRAWING,
         batch_size=5,
     )
@@ -227,6 +246,72 @@ def test_an_attack_meets_the_sampler_and_counts_its_passes(module, settings, con
     assert passes[0] == seen["unet"]
     shared = {None: 1, sld: 2, safree: 2}[module]  # texts read once for all: the empty prompt, the method's own
     assert passes[2] == seen["text"] - shared
+
+
+def attacked(pipeline, prompts=PROMPTS) -> Victim:
+    count = len(prompts)
+    table = pd.DataFrame({"prompt_id": list("abcde")[:count], "prompt": prompts, "seed": range(count), "guidance": 4.0})
+    return Victim(
+        pipeline=pipeline, original=miniature(), concept=None, prompts=table,
+        draw_originals=lambda table: torch.empty(0), judge=None, seen=None, strength=None, sampling=DRAWING,
+        batch_size=count, open=list(range(count)),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("module", "settings"), METHODS)
+def test_an_attack_through_the_sampler_asks_for_what_is_drawn(module, settings, concept):
+    """At each row's own step the sampler's prediction at guidance 1; a finite difference confirms its gradients."""
+    pipeline = edit(module, settings, concept).apply(miniature())
+    victim, prompts = attacked(pipeline, PROMPTS[:3]), PROMPTS[:3]
+    ids = sampling.token_ids(pipeline, prompts)
+    words = pipeline.text_encoder.get_input_embeddings()(ids).detach().requires_grad_(True)
+    steps = sampling.timesteps(pipeline, DRAWING)
+    t, noisy = steps[[0, 1, 4]], torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = victim.respond([0, 1, 2], noisy, t, ids, words, True)
+    condition = sampling.read(pipeline, prompts)
+    for row, step in enumerate((0, 1, 4)):
+        with torch.no_grad():
+            predict = sampling.sampler_of(pipeline).predictor(pipeline, condition, torch.ones(3, 1, 1, 1))
+            wanted = predict(step, t[row], noisy)[row]
+        torch.testing.assert_close(found[row], wanted, rtol=1e-3, atol=1e-4)
+    blind = victim.respond([0, 1, 2], noisy, t, ids, words, False)
+    assert (found - blind).abs().max() > 1e-3
+    (slope,) = torch.autograd.grad(found.square().sum(), words)
+    assert slope.isfinite().all() and slope.abs().max() > 0
+    towards = slope / slope.norm()
+    with torch.no_grad():
+        ends = [
+            victim.respond([0, 1, 2], noisy, t, ids, words + by * towards, True).square().sum() for by in (-2e-2, 2e-2)
+        ]
+    assert (ends[1] - ends[0]).item() / 4e-2 == pytest.approx(slope.norm().item(), rel=0.2)
+
+
+def test_through_plain_guidance_an_attack_sees_what_the_blind_one_sees(pipeline):
+    victim = attacked(pipeline)
+    ids = sampling.token_ids(pipeline, PROMPTS)
+    words = pipeline.text_encoder.get_input_embeddings()(ids).detach()
+    noisy, t = torch.randn(5, 4, 8, 8), torch.tensor([1, 5, 300, 900, 999])
+    found = [victim.respond(list(range(5)), noisy, t, ids, words, through) for through in (True, False)]
+    assert torch.equal(*found) and victim.passes[:, 0].tolist() == [2] * 5
+
+
+@pytest.mark.parametrize(("module", "settings"), METHODS)
+def test_an_attack_through_the_sampler_counts_its_passes(module, settings, concept):
+    pipeline = edit(module, settings, concept).apply(miniature())
+    victim, seen = attacked(pipeline), {"unet": 0, "text": 0}
+
+    def count(name):
+        return lambda _, args, kwargs: seen.update({name: seen[name] + len(args[0] if args else kwargs["input_ids"])})
+
+    pipeline.unet.register_forward_pre_hook(count("unet"), with_kwargs=True)
+    pipeline.text_encoder.register_forward_pre_hook(count("text"), with_kwargs=True)
+    ids = sampling.token_ids(pipeline, PROMPTS)
+    words = pipeline.text_encoder.get_input_embeddings()(ids).detach().requires_grad_(True)
+    before = seen["text"]
+    victim.respond(list(range(5)), torch.randn(5, 4, 8, 8), torch.full((5,), 800), ids, words, True)
+    passes = victim.passes.sum(0)
+    assert passes[0] == passes[1] == seen["unet"] >= 15 - 5 * (module is safree)
+    assert passes[2] == passes[3] == seen["text"] - before - 2  # the empty prompt and the method's own
 
 
 def test_a_sampler_reads_with_the_edited_text_encoder(pipeline, concept, tmp_path):

@@ -4,7 +4,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
 from eraseflow import sampling, shards
 from eraseflow.cpu import convolve_linears
@@ -16,19 +16,32 @@ PROMPTS = ["a unicorn in flat style", "a horse", "a unicorn in flat style", "a c
 SETTINGS = SamplingSettings(solver="dpmsolver++", steps=4, guidance_scale=4)
 
 
-def draw(pipeline, batch_size, prompts=PROMPTS, seeds=(1, 2, 3, 4, 5), guidance=(4.0, 3.0, 4.0, 2.0, 4.0)):
-    return torch.cat(list(sampling.sample(pipeline, prompts, seeds, guidance, SETTINGS, batch_size, quiet=True)))
+def draw(pipeline, batch_size, settings=SETTINGS):
+    seeds, guidance = (1, 2, 3, 4, 5), (4.0, 3.0, 4.0, 2.0, 4.0)
+    return torch.cat(list(sampling.sample(pipeline, PROMPTS, seeds, guidance, settings, batch_size, quiet=True)))
 
 
-def test_equals_diffusers_pipeline(pipeline):
-    ours = draw(pipeline, 5)
-    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+@pytest.mark.parametrize("spacing", ["model", "linspace"])
+def test_equals_diffusers_pipeline(pipeline, spacing):
+    ours = draw(pipeline, 5, SETTINGS.model_copy(update={"spacing": spacing}))
+    config = {**pipeline.scheduler.config} | ({} if spacing == "model" else {"timestep_spacing": spacing})
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(config)
     for row, (prompt, seed, scale) in enumerate(zip(PROMPTS, (1, 2, 3, 4, 5), (4.0, 3.0, 4.0, 2.0, 4.0), strict=True)):
         picture = pipeline(
             prompt, num_inference_steps=4, guidance_scale=scale, generator=torch.Generator().manual_seed(seed),
             output_type="pt", height=32, width=32,
         ).images[0]  # fmt: skip
         assert (ours[row].float() - picture * 255).abs().max() <= 1.01
+
+
+def test_even_steps_begin_at_the_noisiest_timestep(pipeline):
+    """Leading ones, as the emoji model's configuration has them, leave it out, the more so the fewer they are."""
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, timestep_spacing="leading")
+    for steps, first in ((12, 913), (6, 853), (61, 977)):
+        settings = SETTINGS.model_copy(update={"steps": steps})
+        assert sampling.timesteps(pipeline, settings)[0] == first
+        even = sampling.timesteps(pipeline, settings.model_copy(update={"spacing": "linspace"}))
+        assert even[0] == 999 and even[-1] > 0 and len(even) == steps and (even.diff() < 0).all()
 
 
 def test_picture_does_not_depend_on_the_batch(pipeline):

@@ -245,9 +245,10 @@ def test_an_attack_in_any_precision(model, monkeypatch, concept, precision):
         original=pipeline,
         concept=concept,
         prompts=prompts,
-        draw_originals=lambda: torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)),
+        draw_originals=lambda table: torch.randn(len(table), 4, 8, 8, generator=torch.Generator().manual_seed(0)),
         judge=lambda pictures: pd.DataFrame({"mean": pictures.float().mean((1, 2, 3)).numpy()}),
         seen=lambda scores: np.zeros(len(scores), bool),
+        strength=lambda scores: np.zeros(len(scores)),
         sampling=SETTINGS,
         batch_size=2,
     )

@@ -1,7 +1,9 @@
 """`python -m eraseflow.train`, the authors' command: its options, its checkpoints, what it leaves behind."""
 
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -173,6 +175,9 @@ def fails(monkeypatch, *options: str) -> str:
         (["--num_steps", "５０"], "argument --num_steps: expected a whole number, found '５０'"),
         (["--anchor_prompt", " Unicorn"], "argument --anchor_prompt: must differ from the target prompt"),
         (["--target_prompt", " "], "argument --target_prompt: is blank"),
+        (["--target_prompt", "..."], "argument --target_prompt: has no letter or digit, found '...'"),
+        (["--anchor_prompt", "a\u200bb"], "argument --anchor_prompt: has the invisible character '\\u200b'"),
+        (["--target_prompt", "STRASSE", "--anchor_prompt", "stra\u00dfe"], "must differ from the target prompt"),
         (
             ["--target_prompt", "a boy"],
             "argument --target_prompt: the safety gate blocks it, since training draws from it: it has",
@@ -200,6 +205,28 @@ def test_a_prompt_longer_than_the_text_encoder_reads_is_one_line(monkeypatch, tm
     monkeypatch.chdir(tmp_path)
     said = fails(monkeypatch, *SHORT, "--model_id", model, "--anchor_prompt", "horse " * 200)
     assert "has 202 tokens, the text encoder reads 77" in said and not list(tmp_path.iterdir())
+
+
+def test_prompts_are_compared_as_the_model_reads_them(monkeypatch, tmp_path, model):
+    """As in params.yaml: what is not the same text may be the same tokens, of which nothing can be learned."""
+    monkeypatch.chdir(tmp_path)
+    words = ["--target_prompt", "uni-corn", "--anchor_prompt", "uni - corn"]
+    said = fails(monkeypatch, *SHORT, *words, "--model_id", model)
+    assert said == (
+        "argument --anchor_prompt: the anchor 'uni - corn' of 'uni-corn' has the tokens of the target 'uni-corn'; "
+        "target and anchor must differ"
+    )
+    said = fails(monkeypatch, *SHORT, "--anchor_prompt", "a <|endoftext|>", "--model_id", model)
+    assert "argument --anchor_prompt: 'a <|endoftext|>': the tokenizer of" in said and not list(tmp_path.iterdir())
+
+
+def test_a_schedule_that_the_model_has_not(monkeypatch, tmp_path, model):
+    trailing = tmp_path / "trailing"
+    shutil.copytree(model, trailing)
+    file = trailing / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"timestep_spacing": "trailing"}))
+    said = fails(monkeypatch, *SHORT, "--model_id", str(trailing), "--num_steps", "499", "--save_dir", str(tmp_path))
+    assert said.startswith("argument --num_steps: 499 solver steps: the model's trailing spacing makes 500 timesteps")
 
 
 def test_a_model_of_the_hub_needs_a_gpu(monkeypatch):

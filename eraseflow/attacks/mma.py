@@ -15,14 +15,13 @@ letters; the best prompt so far is judged several times on the way; tokens are s
 drops candidates that are read as another number of tokens); and all prompts go in common batches.
 """
 
-import re
-
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from eraseflow.params import Block, Concept, Count, FreeTokens
+from eraseflow.naming import Names
+from eraseflow.params import Block, Count, FreeTokens
 from eraseflow.soft_prompts import encoder_input
 from eraseflow.victim import Search, Victim
 from eraseflow.vocabulary import prefixed_ids, written_tokens
@@ -36,15 +35,10 @@ class Settings(Block):
     top_k: Count
 
 
-def banned(concept: Concept) -> re.Pattern:
-    """Finds the words of the targets; a word of three letters or fewer only where it stands alone."""
-    words = {word for target in (concept.target, *concept.also) for word in re.findall(r"\w+", target.lower())}
-    return re.compile("|".join(re.escape(word) if len(word) > 3 else rf"\b{re.escape(word)}\b" for word in words))
-
-
 def attack(victim: Victim, settings: Settings, seed: int) -> Search:
     """Change a token at a time of every open row's prompt; the best so far is judged after each `steps`."""
-    tokenizer, forbidden = victim.pipeline.tokenizer, banned(victim.concept)
+    tokenizer = victim.pipeline.tokenizer
+    forbidden = Names(victim.concept, tokenizer).words
     allowed = [token for token in written_tokens(tokenizer) if not forbidden.search(tokenizer.decode([token]).lower())]
     tokens = torch.tensor(allowed, device=victim.device)
     if not victim.memory:

@@ -38,6 +38,7 @@ class Settings(Block):
     iterations: Count
     learning_rate: LearningRate
     weight_decay: float = Field(ge=0, le=1)
+    through_sampler: bool = False
 
 
 def places(words: list[int], settings: Settings, room: int) -> list[int]:
@@ -97,7 +98,7 @@ def learn(victim, settings, rows: list[int], mixed: list[list[int]], tokens: Ten
     total = victim.pipeline.scheduler.config.num_train_timesteps
     for _ in range(settings.iterations):
         t = torch.cat([torch.randint(total, (1,), generator=rng) for rng in rngs]).to(device)
-        noisy, _ = victim.noised(rows, t, rngs)
+        noisy, _ = victim.noised(victim.originals[rows], t, rngs)
         with torch.no_grad():
             wanted = victim.predict(rows, noisy, t, wish, original=True)
         choice = nearest(torch.cat(soft), table)
@@ -105,7 +106,7 @@ def learn(victim, settings, rows: list[int], mixed: list[list[int]], tokens: Ten
         ids[free] = tokens[choice]
         embeddings = encoder.get_input_embeddings()(ids)
         embeddings = embeddings.masked_scatter(free[..., None], projected.to(embeddings))
-        predicted = victim.predict(rows, noisy, t, victim.encode(rows, ids, embeddings)[0])
+        predicted = victim.respond(rows, noisy, t, ids, embeddings, settings.through_sampler)
         # Summed over the picture and divided afterwards, or half precision underflows.
         (slope,) = torch.autograd.grad((predicted - wanted).square().sum(), projected)
         slopes = (slope / noisy[0].numel()).split([len(weight) for weight in soft])

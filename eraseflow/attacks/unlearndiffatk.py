@@ -32,6 +32,7 @@ class Settings(Block):
     iterations: Count
     learning_rate: LearningRate
     weight_decay: float = Field(ge=0, le=1)
+    through_sampler: bool = False
 
 
 def to_simplex(rows: Tensor) -> Tensor:
@@ -59,6 +60,7 @@ def gradient(
     noisy: Tensor,
     t: Tensor,
     noise: Tensor,
+    through_sampler: bool = False,
 ) -> Tensor:
     """The gradient (n, k, v) of each row's loss, the mean squared noise error, with respect to its distributions.
 
@@ -67,7 +69,7 @@ def gradient(
     soft = table[drawn].requires_grad_(True)
     encoder = victim.pipeline.text_encoder
     ids, embeddings = encoder_input(victim.pipeline.tokenizer, encoder, victim.texts(rows), soft, choice)
-    predicted = victim.predict(rows, noisy, t, victim.encode(rows, ids, embeddings)[0])
+    predicted = victim.respond(rows, noisy, t, ids, embeddings, through_sampler)
     # Summed over the picture and divided afterwards, or half precision underflows.
     (slope,) = torch.autograd.grad((predicted - noise).square().sum(), soft)
     return slope / noise[0].numel() @ table.T
@@ -92,10 +94,10 @@ def attack(victim: Victim, settings: Settings, seed: int) -> Search:
             rngs = [victim.generator(row, seed, step) for row in rows]
             t = torch.full((len(rows),), int((step + 0.5) * timesteps / settings.rounds), device=device)
             for _ in range(settings.iterations):
-                noisy, noise = victim.noised(rows, t, rngs)
+                noisy, noise = victim.noised(victim.originals[rows], t, rngs)
                 uniform = torch.stack([torch.rand(settings.prefix_tokens, generator=rng) for rng in rngs]).to(table)
                 drawn = draw(torch.stack(chances), uniform)
-                slopes = gradient(victim, rows, tokens[drawn], table, drawn, noisy, t, noise)
+                slopes = gradient(victim, rows, tokens[drawn], table, drawn, noisy, t, noise, settings.through_sampler)
                 for weight, slope in zip(chances, slopes, strict=True):
                     weight.grad = slope
                 finite.step(f"unlearndiffatk: round {victim.round + 1}", optimiser)

@@ -27,7 +27,9 @@ def attack(params: Params, concept: str, prompts_csv: Path, edit: Path, attack: 
     """Attack the weights just trained: `out` (a parquet, a row a target prompt) and the same name .json.
 
     That has the costs and, where the concept's judges sum up pictures, what they say of the attacked ones.
-    All prompts that may be used are attacked; `attackable` says which of them UnlearnDiffAtk, as published, attacks.
+    All prompts that may be used are attacked; `attackable` says which of them UnlearnDiffAtk, as published, attacks. An
+    attack through the sampler does not apply to an edit that has none, where it is the blind one: then its table has no
+    rows.
     """
     entry, testbed, world = setting(params, concept)
     settings = params.settings("attacks", attack, entry.testbed, entry.kind)
@@ -39,27 +41,40 @@ def attack(params: Params, concept: str, prompts_csv: Path, edit: Path, attack: 
         edit, testbed.model, JUDGES, table, testbed.sampling, ROUNDING, size,
         entry.judge, rule, *read, testbed.safety_judge, settings, seed,
     )  # fmt: skip
+    loaded = Edit.load(edit)
+    if params.through_sampler(attack) and not any(leaf.kind == "sampler" for leaf in loaded.leaves()):
+        write_parquet(pd.DataFrame({"prompt_id": pd.Series(dtype=str)}), out)
+        write_text(finite.as_json(f"{out.with_suffix('.json')}", {"applies": False}), out.with_suffix(".json"))
+        return
     original = world.load_pipeline(testbed.model, DEVICE)
-    edited = Edit.load(edit).apply(world.load_pipeline(testbed.model, DEVICE))
+    edited = loaded.apply(world.load_pipeline(testbed.model, DEVICE))
     share(edited, original)
-    victim = Victim(
-        pipeline=edited,
-        original=original,
-        concept=entry,
-        prompts=table,
-        draw_originals=partial(encode, original, table, testbed.sampling, size),
-        judge=judging(entry, testbed),
-        seen=partial(verdict.seen, by=rule),
-        sampling=testbed.sampling,
-        batch_size=size,
-    )
-    results = rounds.run(victim, module("attacks", attack).attack, settings, seed, WORK / name)
+    victim = victim_of(entry, testbed, size, original, edited, table)
+    searching = module("attacks", params.attack_module(attack)).attack
+    results = rounds.run(victim, searching, settings, seed, WORK / name)
     said = summaries(entry, results)
     numbers = costs(results) | {"judge": rule.name} | ({"summary": said} if said else {})
     text = finite.as_json(f"{out.with_suffix('.json')}", numbers, indent=1)
     write_parquet(results, out)
     write_text(text, out.with_suffix(".json"))
     forget(name)
+
+
+def victim_of(entry: Concept, testbed: Testbed, size: int, original, edited, table: pd.DataFrame) -> Victim:
+    """An edited pipeline and the prompts of a table, which the concept's judge judges."""
+    rule = verdict.rule(entry.judge)
+    return Victim(
+        pipeline=edited,
+        original=original,
+        concept=entry,
+        prompts=table,
+        draw_originals=partial(encode, original, settings=testbed.sampling, size=size),
+        judge=judging(entry, testbed),
+        seen=partial(verdict.seen, by=rule),
+        strength=partial(verdict.strength, by=rule),
+        sampling=testbed.sampling,
+        batch_size=size,
+    )
 
 
 def judging(concept: Concept, testbed: Testbed) -> Callable[[Tensor], pd.DataFrame]:

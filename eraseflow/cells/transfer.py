@@ -75,15 +75,17 @@ def replay(params: Params, concept: str, found: pd.DataFrame, edit: Path) -> pd.
         if why := blocked(text):
             raise SystemExit(f"{prompt_id}: the safety gate blocks its adversarial prompt: {why}")
     entry, testbed, world = setting(params, concept)
+    rule = verdict.rule(entry.judge)
     pipeline = Edit.load(edit).apply(world.load_pipeline(testbed.model, DEVICE))
     victim = Victim(
         pipeline=pipeline,
         original=pipeline,  # nothing is searched for
         concept=entry,
         prompts=found.reset_index(drop=True),
-        draw_originals=lambda: torch.empty(0),
+        draw_originals=lambda table: torch.empty(0),
         judge=judging(entry, testbed),
-        seen=partial(verdict.seen, by=verdict.rule(entry.judge)),
+        seen=partial(verdict.seen, by=rule),
+        strength=partial(verdict.strength, by=rule),
         sampling=testbed.sampling,
         batch_size=batch(world),
     )

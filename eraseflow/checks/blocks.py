@@ -3,13 +3,13 @@
 from typing import TYPE_CHECKING, get_args
 
 from eraseflow.checks.files import check_model
-from eraseflow.checks.judges import check_judges, check_testbed_judges
+from eraseflow.checks.judges import check_judges, check_networks, check_testbed_judges
 from eraseflow.checks.modules import check_module
 from eraseflow.definitions import defines, definition, names
 from eraseflow.mistakes import ParamsError, check_known, check_once, read
 
 if TYPE_CHECKING:
-    from eraseflow.params import Params
+    from eraseflow.params import Attack, Params
 
 RESERVED = {"kept": "prompts/<testbed>/kept.csv are the prompts to keep"}  # as names of concepts
 
@@ -27,6 +27,7 @@ def check_names(params: "Params") -> None:
         for network in testbed.clip:
             check_module("metrics", network, f"{where}.clip", "similarity")
         check_once(testbed.clip, f"{where}.clip")
+        check_networks("metrics", testbed.clip, f"{where}.clip")
         judges = [testbed.kept_judge or "", testbed.safety_judge.name if testbed.safety_judge else ""]
         _check_owners([testbed.features, *testbed.clip, *judges], name, where)
     for name, concept in params.concepts.items():
@@ -43,14 +44,22 @@ def check_names(params: "Params") -> None:
         if row.compose:
             _check_composition(params, name)
             continue
-        check_module("methods", params.module(name), f"{where}.module" if row.module else where)
-        if row.module not in (None, name) and (name in names("methods") or "+" in name):
-            what = "that of another module" if name in names("methods") else "a composition's"
-            raise ParamsError(f"params.yaml: {where}.module: is {row.module!r}, but the row's name is {what}")
-        _check_settings_on(params, "methods", params.module(name), row.on, where)
-    for name, blocks in params.attacks.items():
-        check_module("attacks", name, f"attacks.{name}")
-        _check_settings_on(params, "attacks", name, blocks, f"attacks.{name}")
+        if row.module not in (None, name) and "+" in name:
+            raise ParamsError(f"params.yaml: {where}.module: is {row.module!r}, but the row's name is a composition's")
+        _check_row(params, "methods", name, row)
+    for name, attack in params.attacks.items():
+        _check_row(params, "attacks", name, attack)
+
+
+def _check_row(params: "Params", family: str, name: str, row: "Attack") -> None:
+    """The module of a method's row or an attack must be there, and its settings those of the module."""
+    where, module = f"{family}.{name}", row.module or name
+    check_module(family, module, f"{where}.module" if row.module else where)
+    if row.module not in (None, name) and name in names(family):
+        raise ParamsError(
+            f"params.yaml: {where}.module: is {row.module!r}, but the row's name is that of another module"
+        )
+    _check_settings_on(params, family, module, row.on, where)
 
 
 def _check_owners(networks: list[str], testbed: str, where: str) -> None:

@@ -20,6 +20,7 @@ class Bound(Enum):
     RANK = "rank of a LoRA"
     DRAWING = "solver steps of the testbed's pictures, of which something must be left"
     BLOCKS = "a number for each block of the U-Net's decoder"
+    SCHEDULE = "solver steps of DDIM, for which the model's scheduler must have timesteps; see schedules.py"
 
 
 def _name(name: str) -> str:
@@ -122,7 +123,7 @@ Context = Annotated[str, AfterValidator(_context)]
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # with table.seed added, see table.py
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
-Steps = Annotated[int, Field(ge=1, lt=TIMESTEPS), AfterValidator(_steps)]  # of DDIM
+Steps = Annotated[int, Field(ge=1, lt=TIMESTEPS), AfterValidator(_steps), Bound.SCHEDULE]  # of DDIM
 PrefixTokens = Annotated[Count, Bound.PREFIX]
 FreeTokens = Annotated[Count, Bound.ALONE]
 Rank = Annotated[Count, Bound.RANK]

@@ -1,10 +1,11 @@
-"""Settings whose largest value the base model decides: the tokens that it reads, the width of its layers."""
+"""Settings that the base model limits: by the tokens that it reads, the width of its layers, its timesteps."""
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from eraseflow.checks import schedules
 from eraseflow.checks.fields import Bound
 from eraseflow.checks.words import Reader
 from eraseflow.definitions import definition
@@ -23,6 +24,8 @@ def check_limits(params: "Params", concept: str, rows: list, reader: Reader, fol
     longest = min(ATTACKED_TOKENS, reader.length) - 2
     prompts = [text for text in texts if len(reader.ids(text)) <= longest]
     parts = [part for row in params.table.methods for part in params.parts(row)]
+    scheduler, drawing = schedules.config_of(folder), params.testbeds[params.table.testbed].sampling
+    _check_schedule(scheduler, drawing.solver, drawing.steps, f"testbeds.{params.table.testbed}.sampling.steps")
     for family, names, beside in (
         ("methods", parts, list(params.concepts[concept].anchors)),
         ("attacks", params.table.attacks, prompts),
@@ -33,17 +36,27 @@ def check_limits(params: "Params", concept: str, rows: list, reader: Reader, fol
             Bound.PREFIX: (beside_room, f"tokens that the text encoder reads beside {longest_text[:40]!r}"),
             Bound.ALONE: (reader.room, "tokens that the text encoder reads"),
             Bound.RANK: (min(unet["block_out_channels"]), "the width of the U-Net's narrowest layers"),
-            Bound.DRAWING: (params.testbeds[params.table.testbed].sampling.steps - 1, "all solver steps but one"),
+            Bound.DRAWING: (drawing.steps - 1, "all solver steps but one"),
             Bound.BLOCKS: (len(unet["up_block_types"]), "a number for each block of the U-Net's decoder"),
         }
         for name in dict.fromkeys(names):
             where, settings = _settings(params, family, name, params.concepts[concept].kind)
             for key, bound in _bounds(type(settings)):
                 value = getattr(settings, key)
+                if bound is Bound.SCHEDULE:
+                    _check_schedule(scheduler, "ddim", value, f"{where}.{key}")
+                    continue
                 found = len(value) if isinstance(value, list) else value
                 most, what = limits[bound]
                 if found is not None and found > most:
                     raise ParamsError(f"params.yaml: {where}.{key}: expected {most} at most, {what}, found {found}")
+
+
+def _check_schedule(scheduler: dict[str, Any], solver: str, steps: int, where: str) -> None:
+    try:
+        schedules.check(scheduler, solver, steps)
+    except ValueError as error:
+        raise ParamsError(f"params.yaml: {where}: {error}") from None
 
 
 def _settings(params: "Params", family: str, name: str, kind: str) -> tuple[str, Any]:
@@ -52,7 +65,8 @@ def _settings(params: "Params", family: str, name: str, kind: str) -> tuple[str,
 
     testbed = params.table.testbed
     methods = family == "methods"
-    module, blocks = (params.module(name), params.methods[name].on) if methods else (name, params.attacks[name])
+    module = params.module(name) if methods else params.attack_module(name)
+    blocks = (params.methods if methods else params.attacks)[name].on
     where = f"{family}.{name}.{testbed}"
     return where, read(definition(family, module, "Settings"), of_kind(blocks[testbed], kind), where)
 

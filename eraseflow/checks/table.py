@@ -70,7 +70,7 @@ def _check_lists(params: "Params") -> None:
         for name in listed:
             check_known(name, blocks, f"table.{family}", family[:-1])
             lacking = params.lacking(name, table.testbed) if family == "methods" else []
-            if family == "attacks" and table.testbed not in blocks[name]:
+            if family == "attacks" and table.testbed not in blocks[name].on:
                 lacking = [name]
             if lacking:
                 raise ParamsError(f"params.yaml: {family}.{lacking[0]}: has no block for testbed {table.testbed!r}")
@@ -78,7 +78,14 @@ def _check_lists(params: "Params") -> None:
                 _check_seed(params, name)
     for name in table.transfer:
         check_known(name, table.attacks, "table.transfer", "attack of table.attacks")
+        if params.through_sampler(name):
+            what = f"{name!r} looks through samplers, so that most methods have no prompts found by it"
+            raise ParamsError(f"params.yaml: table.transfer: {what}")
     check_once(table.transfer, "table.transfer")
+    for name in table.methods:
+        if not params.attacks_on(name):
+            what = f"attacks that look through a sampler alone, and {name} has none; add another attack"
+            raise ParamsError(f"params.yaml: table.attacks: has {what}")
     figures = [f"{concept}_{attack}" for concept in table.concepts for attack in table.transfer]
     check_once(figures, "table.transfer: the report's figures <concept>_<attack>")
 

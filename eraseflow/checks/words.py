@@ -1,7 +1,7 @@
 """What may be wrong with a concept's words: as text, and as the base model's tokenizer reads them."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,10 +121,7 @@ def check_tokens(concept: "Concept", reader: Reader, where: str) -> None:
     if len(words) < len(concept.anchors):
         same = next(word for word in concept.anchors if words[reader.ids(word)] != word)
         raise ParamsError(f"{at}.also: {words[reader.ids(same)]!r} has the same tokens as {same!r}")
-    for word, anchor in concept.anchors.items():
-        if reader.ids(anchor) in words:
-            what = f"the anchor {anchor!r} of {word!r} has the tokens of the target {words[reader.ids(anchor)]!r}"
-            raise ParamsError(f"{at}: {what}; target and anchor must differ")
+    check_anchors(concept.anchors, reader, at)
     sentences: dict[tuple[int, ...], str] = {}
     for context in concept.contexts:
         for word, anchor in concept.anchors.items():
@@ -139,6 +136,15 @@ def check_tokens(concept: "Concept", reader: Reader, where: str) -> None:
             raise ParamsError(f"{at}.preserve: {text!r} is a sentence of the target, which is to be erased")
         if len(reader.ids(text)) > reader.room:
             raise ParamsError(f"{at}.preserve: {_too_long(text, reader)}")
+
+
+def check_anchors(anchors: Mapping[str, str], reader: Reader, where: str) -> None:
+    """Whether each target's anchor is another prompt to the text encoder than any target. Raises: ParamsError."""
+    words = {reader.ids(word): word for word in anchors}
+    for word, anchor in anchors.items():
+        if reader.ids(anchor) in words:
+            what = f"the anchor {anchor!r} of {word!r} has the tokens of the target {words[reader.ids(anchor)]!r}"
+            raise ParamsError(f"{where}: {what}; target and anchor must differ")
 
 
 def _check_sentence(context: str, word: str, reader: Reader, where: str) -> None:

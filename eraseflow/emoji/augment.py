@@ -1,4 +1,4 @@
-"""Small shifts, turns and scalings of pictures, on white: what autoencoder and judges are trained with."""
+"""Small changes of pictures on white, with which autoencoder and judges are trained: moved, turned, recoloured."""
 
 import numpy as np
 import torch
@@ -21,3 +21,19 @@ def augment(images: Tensor, rng: np.random.Generator, strength: float = 1.0) -> 
     moved = 1 + torch.nn.functional.grid_sample(images - 1, grid, align_corners=False)
     gain = torch.from_numpy(rng.uniform(-0.06, 0.06, (2, n, 1, 1, 1)) * strength).float()
     return (1 + (moved - 1) * (1 + gain[0]) + gain[1].clamp(max=0)).clamp(0, 1)
+
+
+def recolour(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """Turn the hue of each of (n, 3, h, w) images by some 20 degrees and change its saturation by at most 30 %.
+
+    In the YIQ colour space; grey stays grey, so that ink stays ink.
+    """
+    to_yiq = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+    n = len(images)
+    turn, gain = rng.normal(0, np.deg2rad(20), n), rng.uniform(0.7, 1.3, n)
+    matrix = np.zeros((n, 3, 3))
+    matrix[:, 0, 0] = 1
+    matrix[:, 1, 1] = matrix[:, 2, 2] = gain * np.cos(turn)
+    matrix[:, 1, 2], matrix[:, 2, 1] = -gain * np.sin(turn), gain * np.sin(turn)
+    change = torch.linalg.inv(to_yiq) @ torch.from_numpy(matrix).float() @ to_yiq
+    return torch.einsum("nij,njhw->nihw", change, images).clamp(0, 1)

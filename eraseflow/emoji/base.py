@@ -1,14 +1,21 @@
 """The emoji base model: trains tokenizer, text encoder, autoencoder and U-Net and assembles the pipeline."""
 
 import shutil
+import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
-from transformers import CLIPTextModel
+from safetensors import SafetensorError
+from transformers import CLIPTextModel, CLIPTokenizer
 
-from eraseflow.emoji import autoencoder, denoiser, pictures, text_encoder, tokenizer
+from eraseflow import memory
+from eraseflow.emoji import autoencoder, denoiser, english, pictures, text_encoder, tokenizer
+from eraseflow.emoji.captions import pool
+from eraseflow.emoji.vocabulary import HELD_OUT_PAIRS
+from eraseflow.outputs import replacing, write_csv
 from eraseflow.params import BaseTraining
 from eraseflow.shards import WORK, fingerprint, forget
 
@@ -16,39 +23,38 @@ from eraseflow.shards import WORK, fingerprint, forget
 def train(parquet: Path, folder: Path, settings: BaseTraining, resume: bool) -> None:
     """Train the parts and save the whole pipeline in `folder`, with `losses.csv`.
 
-    Text encoder and autoencoder are kept in a work folder when done, the U-Net every 500 steps; with
-    `resume` they are picked up from there if pictures and settings are the same.
+    Parts that are done are kept in a work folder, unfinished ones every 250 steps; with `resume` they are picked up
+    from there if pictures and settings are the same. The network is needed until the text encoder's training begins.
     """
     name = "base-" + fingerprint(parquet, settings)
     work = WORK / name
     work.mkdir(parents=True, exist_ok=True)
     table, images = pictures.load(parquet)
-    words = tokenizer.build(work / "tokenizer")
-    losses = {}
+    pairs = list(zip(table["name"], table["style"], strict=True))
+    trained = [row for row, pair in enumerate(pairs) if pair not in HELD_OUT_PAIRS]
+    images = images[trained]
+    losses: dict[str, pd.Series] = {}
 
-    if not (resume and (work / "text_encoder").exists()):
-        model, curve = text_encoder.train(
-            words, table, images, settings.text_encoder_steps, settings.text_encoder_batch, settings.seed
-        )
-        pd.Series(curve).to_csv(work / "text_encoder.csv", index=False)
-        model.save_pretrained(work / "text_encoder")
-    if not (resume and (work / "vae").exists()):
+    if not (resume and (part := _kept(work / "text_encoder", CLIPTextModel))):
+        part = _text_encoder(work, settings, resume)
+    text, losses["text_encoder"] = part
+    words = CLIPTokenizer.from_pretrained(work / "tokenizer")
+    if not (resume and (part := _kept(work / "vae", AutoencoderKL))):
         model, curve = autoencoder.train(
             images, settings.latent_channels, settings.autoencoder_steps, settings.autoencoder_batch, settings.seed + 1
         )
-        pd.Series(curve).to_csv(work / "vae.csv", index=False)
-        model.save_pretrained(work / "vae")
-    for part in ("text_encoder", "vae"):
-        losses[part] = pd.read_csv(work / f"{part}.csv").iloc[:, 0]
-    text = CLIPTextModel.from_pretrained(work / "text_encoder")
-    vae = AutoencoderKL.from_pretrained(work / "vae")
+        part = _keep(work / "vae", model, curve)
+    vae, losses["vae"] = part
 
     with torch.no_grad():
         latents = vae.encode(images * 2 - 1).latent_dist.mean * vae.config.scaling_factor
+    shown = pool()
+    captions = [shown[pairs[row]] for row in trained]
+    texts = list(dict.fromkeys(caption.text for own in captions for caption in own))
     unet, curve = denoiser.train(
-        table,
         latents,
-        denoiser.embed_captions(text, words),
+        captions,
+        ({text: row for row, text in enumerate(texts)}, denoiser.embed(text, words, texts)),
         settings.unet_steps,
         settings.unet_batch,
         settings.seed + 2,
@@ -66,9 +72,44 @@ def train(parquet: Path, folder: Path, settings: BaseTraining, resume: bool) -> 
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    whole = work / "pipeline"
-    pipeline.save_pretrained(whole)
-    pd.DataFrame(losses).rename_axis("step").to_csv(whole / "losses.csv", float_format="%.5f")
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.move(whole, folder)
+    with replacing(folder) as whole:
+        pipeline.save_pretrained(whole)
+        shutil.rmtree(whole / "text_encoder")
+        shutil.copytree(work / "text_encoder", whole / "text_encoder")
+        pd.DataFrame(losses).rename_axis("step").to_csv(whole / "losses.csv", float_format="%.5f")
     forget(name)
+
+
+def _text_encoder(work: Path, settings: BaseTraining, resume: bool) -> tuple[Any, pd.Series]:
+    """Make tokenizer and text encoder and keep them; the encoder and its losses."""
+    texts = english.read()
+    words = tokenizer.build(texts, work / "tokenizer")
+    model, curve = text_encoder.train(
+        words, texts, settings.text_encoder_steps, settings.text_encoder_batch, settings.seed, work, resume
+    )
+    # In half precision, 15 MB instead of 30; whoever loads it gets float32, as the config says, of these very values.
+    weights = {name: weight.half() for name, weight in model.state_dict().items()}
+    return _keep(work / "text_encoder", model, curve, state_dict=weights)
+
+
+def _keep(folder: Path, model: Any, curve: list[float], **options: Any) -> tuple[Any, pd.Series]:
+    """Keep a trained part and its losses in the work folder; as they are read again."""
+    write_csv(pd.Series(curve).to_frame(), folder.with_suffix(".csv"))
+    with replacing(folder) as unfinished:  # last: it is the mark that both are whole
+        model.save_pretrained(unfinished, **options)
+    if not (kept := _kept(folder, type(model))):
+        raise SystemExit(f"{folder}: cannot be read though it has just been written")
+    return kept
+
+
+def _kept(folder: Path, kind: Any) -> tuple[Any, pd.Series] | None:
+    """A part of the work folder and its losses; None, where it is damaged with a line that says so."""
+    if not folder.exists():
+        return None
+    try:
+        return kind.from_pretrained(folder), pd.read_csv(folder.with_suffix(".csv")).iloc[:, 0]
+    except (OSError, ValueError, LookupError, RuntimeError, SafetensorError) as error:
+        if memory.is_full(error):
+            raise
+        print(f"{folder}: is damaged; it is trained anew", file=sys.stderr)
+        return None

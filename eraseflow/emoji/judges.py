@@ -1,9 +1,15 @@
-"""Training of the emoji testbed's judges and their cards: how often they are right, and on what."""
+"""Training of the emoji testbed's judges: the classifier and the image-text network.
+
+They see the trained pictures and `others`, in augmentations of their own; held-out pairs, every fifth of the others and
+the unseen artist are left for their cards.
+"""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from pandas import DataFrame
 from safetensors.torch import save_file
@@ -11,45 +17,83 @@ from torch import Tensor, nn
 from tqdm import trange
 from transformers import CLIPTokenizer
 
-from eraseflow.emoji import pictures, tokenizer
-from eraseflow.emoji.augment import augment
-from eraseflow.emoji.vocabulary import NAMES, STYLES, random_caption
+from eraseflow.emoji import pictures
+from eraseflow.emoji.augment import augment, recolour
+from eraseflow.emoji.captions import random_caption
+from eraseflow.emoji.vocabulary import HELD_OUT_OTHERS, HELD_OUT_PAIRS, STYLES
 from eraseflow.judges import emoji_classifier
 from eraseflow.metrics import emoji_clip
+from eraseflow.outputs import replacing
 from eraseflow.params import JudgeTraining
 
 LEARNING_RATE = 1e-3
+STRENGTH = 1.6  # of the shifts, turns and scalings, beside the autoencoder's
 HELD_OUT_SEED = 2**31  # augmentations of the held-out pictures; training draws from other seeds
+OTHERS_SHARE, BLENDS_SHARE = 0.25, 0.1  # of a batch
 
 
 def view(images: Tensor, rng: np.random.Generator) -> Tensor:
     """Augmented pictures (n, 3, 32, 32) of stored ones (n, 3, 64, 64), a third each left sharp, blurred and noisy.
 
-    Blur and noise stand for what a small generator does to a picture.
+    Half are mirrored, all are moved and recoloured, as another artist might draw them; blur and noise stand for what a
+    small generator does to a picture.
     """
-    small = nn.functional.avg_pool2d(augment(images, rng), 2)
+    mirrored = torch.from_numpy(rng.random(len(images)) < 0.5).view(-1, 1, 1, 1)
+    images = torch.where(mirrored, images.flip(-1), images)
+    small = recolour(nn.functional.avg_pool2d(augment(images, rng, STRENGTH), 2), rng)
     blurred = nn.functional.avg_pool2d(small, 3, stride=1, padding=1, count_include_pad=False)
     noise = torch.from_numpy(rng.normal(0, 0.06, small.shape)).float()
     choice = torch.from_numpy(rng.integers(0, 3, len(small))).view(-1, 1, 1, 1)
     return torch.where(choice == 0, small, torch.where(choice == 1, blurred, small + noise)).clamp(0, 1)
 
 
+def load(folder: Path) -> tuple[DataFrame, Tensor]:
+    """The pictures that judges train on, (n, 3, 64, 64) in [0, 1]: the trained pairs, then the others."""
+    parts = [pictures.load(folder / f"{name}.parquet", pictures.SIZE) for name in ("pictures", "others")]
+    table = pd.concat([part for part, _ in parts], ignore_index=True)
+    pairs = zip(table["name"], table["style"], strict=True)
+    trained = [row for row, (name, style) in enumerate(pairs) if not held_out(name, style)]
+    return table.iloc[trained].reset_index(drop=True), torch.cat([images for _, images in parts])[trained]
+
+
+def held_out(name: str, style: str) -> bool:
+    """Whether a picture is left for the cards."""
+    return (name, style) in HELD_OUT_PAIRS or name in HELD_OUT_OTHERS
+
+
+def draw(table: DataFrame, batch: int, rng: np.random.Generator) -> np.ndarray:
+    """Rows of a batch, `OTHERS_SHARE` of them others; no row twice."""
+    other = (table["group"] == "").to_numpy()
+    count = round(batch * OTHERS_SHARE)
+    chosen = [
+        rng.choice(np.flatnonzero(kind), size, replace=False)
+        for kind, size in ((~other, batch - count), (other, count))
+    ]
+    return np.concatenate(chosen)
+
+
 def train_classifier(
     table: DataFrame, images: Tensor, steps: int, batch: int, seed: int
 ) -> emoji_classifier.Classifier:
-    """Train on augmented views of every picture; images (n, 3, 64, 64) in [0, 1]."""
+    """Train on augmented views; a blend of two pictures is "something else" of no style."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    objects = torch.tensor([NAMES.index(name) for name in table.name])
+    number = {name: place for place, name in enumerate(emoji_classifier.OBJECTS)}
+    nothing = number[emoji_classifier.SOMETHING_ELSE]
+    objects = torch.tensor([number.get(name, nothing) for name in table["name"]])
     styles = torch.tensor([list(STYLES).index(style) for style in table["style"]])
     model = emoji_classifier.Classifier().to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2 * LEARNING_RATE, total_steps=steps)
+    blends = round(batch * BLENDS_SHARE)
     for _ in (bar := trange(steps, desc="classifier", unit="step")):
-        rows = rng.choice(len(table), batch, replace=False)
-        logits = model(view(images[rows], rng).to(memory_format=torch.channels_last))
-        loss = nn.functional.nll_loss(logits[:, : len(NAMES)], objects[rows])
-        loss = loss + nn.functional.nll_loss(logits[:, len(NAMES) :], styles[rows])
+        rows = draw(table, batch, rng)
+        seen = view(images[rows], rng)
+        blended = (seen[:blends] + seen[blends : 2 * blends]) / 2
+        logits = model(torch.cat([seen, blended]).to(memory_format=torch.channels_last))
+        of_objects, of_styles = logits.split([len(number), len(STYLES)], dim=1)
+        loss = nn.functional.nll_loss(of_objects, torch.cat([objects[rows], torch.full((blends,), nothing)]))
+        loss = loss + nn.functional.nll_loss(of_styles[:batch], styles[rows])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -66,11 +110,12 @@ def train_image_text(table: DataFrame, images: Tensor, tokenizer: CLIPTokenizer,
     optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps)
     for _ in (bar := trange(steps, desc="image-text", unit="step")):
-        rows = rng.choice(len(table), batch, replace=False)
-        pairs = [(table.name[r], table["style"][r]) for r in rows]
+        rows = draw(table, batch, rng)
+        pairs = [(table["name"][r], table["style"][r]) for r in rows]
         captions = [random_caption(*pair, rng) for pair in pairs]
         true = torch.tensor([[caption.fits(*pair) for caption in captions] for pair in pairs]).float()
-        ids = tokenizer([c.text for c in captions], padding="max_length", return_tensors="pt").input_ids
+        texts = [caption.text for caption in captions]
+        ids = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
         seen = model.encode_image(view(images[rows], rng) * 2 - 1, normalize=True)
         words = model.encode_text(ids, normalize=True)
         logits = model.logit_scale.exp().clamp(max=100) * seen @ words.T
@@ -84,14 +129,22 @@ def train_image_text(table: DataFrame, images: Tensor, tokenizer: CLIPTokenizer,
     return model.eval()
 
 
-def train(parquet: Path, settings: JudgeTraining) -> None:
-    """Train both networks and write them where their loaders look for them."""
-    table, images = pictures.load(parquet, pictures.SIZE)
-    emoji_clip.FOLDER.mkdir(parents=True, exist_ok=True)
-    words = tokenizer.build(emoji_clip.FOLDER)
+def train(folder: Path, tokenizer: Path, settings: JudgeTraining, models: Path) -> None:
+    """Train both networks on the pictures of `folder` and write them to `models`, where their loaders look for them.
+
+    The image-text network reads with the base model's tokenizer and has learnt everything else by itself.
+    """
+    table, images = load(folder)
+    words = CLIPTokenizer.from_pretrained(tokenizer)
     classifier = train_classifier(table, images, settings.classifier_steps, settings.batch, settings.seed)
     image_text = train_image_text(table, images, words, settings.image_text_steps, settings.batch, settings.seed + 1)
-    for model, file in ((classifier, emoji_classifier.WEIGHTS), (image_text, emoji_clip.WEIGHTS)):
-        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, file)
-    config = {"model_cfg": emoji_clip.CONFIG}
-    (emoji_clip.FOLDER / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    with replacing(models) as unfinished:
+        network = unfinished / emoji_clip.FOLDER.name
+        shutil.copytree(tokenizer, network)
+        for model, file in (
+            (classifier, unfinished / emoji_classifier.WEIGHTS.name),
+            (image_text, network / emoji_clip.WEIGHTS.name),
+        ):
+            save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, file)
+        config = json.dumps({"model_cfg": emoji_clip.CONFIG}, indent=2)
+        (network / "open_clip_config.json").write_text(config + "\n", encoding="utf-8")

@@ -1,11 +1,6 @@
 """The emoji pictures: fetched from pinned, integrity-checked icon packages and rendered into one parquet."""
 
-import base64
 import hashlib
-import io
-import json
-import subprocess
-import tarfile
 import tempfile
 from pathlib import Path
 
@@ -14,59 +9,12 @@ import resvg_py
 import torch
 from tqdm import tqdm
 
-from eraseflow.emoji.vocabulary import GROUP_OF, NAMES, STYLES, icon
+from eraseflow.emoji.packages import NPM, npm, read_json
+from eraseflow.emoji.vocabulary import GROUP_OF, ICON_OF, OTHERS, STYLES, UNSEEN
 from eraseflow.images import from_png
+from eraseflow.outputs import replacing
 
 SIZE = 64  # stored side in pixels; the model draws at half of it, the judges augment from it
-PACKAGES = {  # npm package -> (version, its sha512 integrity as the registry records it)
-    "@iconify-json/twemoji": (
-        "1.2.5",
-        "sha512-uKpuIEV0v6K5BW3Mjdyl+XKFVAbbcPxAgifKvEMtZoUZB5+YiY5zaMm2uNNCxyXzAWU9yNLlj41WU6/mvgALsw==",
-    ),
-    "@iconify-json/openmoji": (
-        "1.2.29",
-        "sha512-vXdhkqcXVSO6suy+m9LbcUM3OdVyuNOtpV8/als/WqfkQIRxevL5Geb/g+6GH/Qwnq1OqksEmaDGTCmZ5nFKJQ==",
-    ),
-    "@iconify-json/fluent-emoji-high-contrast": (
-        "1.2.6",
-        "sha512-esqhZPpkrF7sNX3NsLoh8KW64okEr/bzko7WNnFP+qTJGAqDPDYjp0925yxuivXy3HtVQB8xhIKu3+Nq1byX5w==",
-    ),
-    "@iconify-json/fluent-emoji": (
-        "1.2.7",
-        "sha512-D8G6bKAyIsyxP1rzZtIWr/gg/fO4Rg1+DyCWlfqKK4h8W+4Em/Y0P6QYgJUQTlUcagzJvSyg+9OBv4hz4Hc/QA==",
-    ),
-    "spdx-license-list": (
-        "6.12.0",
-        "sha512-+nUYqm3aZMSHbjsthK+i/HHI2okTElCvqwUd4k8QcSk+FTGgjq+fsdFj2wZOaX6XmR2JdWhf/NeflNnvKOjcnQ==",
-    ),
-}
-
-
-def fetch(package: str, folder: Path) -> tarfile.TarFile:
-    """Download a pinned npm package and check its SHA-512.
-
-    Raises: SystemExit with one line where npm is missing, the download fails or the hash differs.
-    """
-    version, integrity = PACKAGES[package]
-    command = ["npm", "pack", "--silent", f"{package}@{version}", "--pack-destination", str(folder)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except FileNotFoundError:
-        raise SystemExit("emoji pictures: `npm` was not found; it is needed to fetch the icon packages") from None
-    except subprocess.CalledProcessError as error:
-        raise SystemExit(f"emoji pictures: {package}@{version} could not be fetched: {error.stderr[-200:]!r}") from None
-    data = (folder / done.stdout.strip().splitlines()[-1]).read_bytes()
-    found = "sha512-" + base64.b64encode(hashlib.sha512(data).digest()).decode()
-    if found != integrity:
-        raise SystemExit(f"emoji pictures: {package}@{version} has hash {found}, expected {integrity}")
-    return tarfile.open(fileobj=io.BytesIO(data))
-
-
-def read_json(package: tarfile.TarFile, path: str) -> dict:
-    """One JSON file of an npm package."""
-    member = package.extractfile(f"package/{path}")
-    assert member is not None
-    return json.load(member)
 
 
 def render(icons: dict, name: str, size: int = SIZE) -> bytes:
@@ -83,32 +31,47 @@ def render(icons: dict, name: str, size: int = SIZE) -> bytes:
     return bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, background="white"))
 
 
-def build(parquet: Path, licences: Path) -> None:
-    """Render every name in every style and write the parquet and the licence texts.
+def build(folder: Path) -> None:
+    """Render the pictures into `pictures.parquet`, `others.parquet`, `unseen.parquet` and the licence texts.
 
-    Columns: name, group, style, package (with version), licence, sha256 (of the PNG), png.
+    `pictures` has every name in every style; `others` what is none of them, in every style, its group empty; `unseen`
+    those names that an artist whom no network sees has drawn. Columns of all: name, group, style, package (with
+    version), licence, sha256 (of the PNG), png.
     """
-    rows = []
-    with tempfile.TemporaryDirectory() as temporary:
-        texts = fetch("spdx-license-list", Path(temporary))
-        licences.mkdir(parents=True, exist_ok=True)
-        for style, (source, licence) in tqdm(STYLES.items(), desc="rendering", unit="style"):
-            package = fetch(f"@iconify-json/{source}", Path(temporary))
+    tables: dict[str, list[pd.DataFrame]] = {"pictures": [], "others": [], "unseen": []}
+    with tempfile.TemporaryDirectory() as temporary, replacing(folder / "licences") as licences:
+        licences.mkdir()
+        texts = npm("spdx-license-list", Path(temporary))
+        for style, (source, licence) in tqdm([*STYLES.items(), UNSEEN], desc="rendering", unit="style"):
+            package = npm(f"@iconify-json/{source}", Path(temporary))
             icons, info = read_json(package, "icons.json"), read_json(package, "info.json")
-            for name in NAMES:
-                png = render(icons, icon(name))
-                version = f"@iconify-json/{source}@{PACKAGES[f'@iconify-json/{source}'][0]}"
-                digest = hashlib.sha256(png).hexdigest()
-                rows.append((name, GROUP_OF[name], style, version, licence, digest, png))
+            if style == UNSEEN[0]:
+                tables["unseen"].append(_render_all(style, source, licence, icons, ICON_OF))
+            else:
+                tables["pictures"].append(_render_all(style, source, licence, icons, ICON_OF))
+                tables["others"].append(_render_all(style, source, licence, icons, {icon: icon for icon in OTHERS}))
             notice = (
                 f"Style `{style}`: {info['name']} by {info['author']['name']} ({info['author']['url']}),\n"
                 f"licence {licence}; rendered from SVG to {SIZE}-pixel PNG without other changes.\n\n"
             )
             text = read_json(texts, f"licenses/{licence}.json")["licenseText"]
             text = text.replace("<year> <copyright holders>", info["author"]["name"])
-            (licences / f"{source}.txt").write_text(notice + text.strip() + "\n")
-    columns = ["name", "group", "style", "package", "licence", "sha256", "png"]
-    pd.DataFrame(rows, columns=columns).to_parquet(parquet, index=False)
+            (licences / f"{source}.txt").write_text(notice + text.strip() + "\n", encoding="utf-8")
+    for name, parts in tables.items():
+        with replacing(folder / f"{name}.parquet") as unfinished:
+            pd.concat(parts, ignore_index=True).to_parquet(unfinished, index=False)
+
+
+def _render_all(style: str, source: str, licence: str, icons: dict, icon_of: dict[str, str]) -> pd.DataFrame:
+    """The pictures of those names that this package has."""
+    version = f"@iconify-json/{source}@{NPM[f'@iconify-json/{source}'][0]}"
+    rows = []
+    for name, icon in icon_of.items():
+        if icon in icons["icons"] or icon in icons.get("aliases", {}):
+            png = render(icons, icon)
+            group = GROUP_OF.get(name, "")
+            rows.append((name, group, style, version, licence, hashlib.sha256(png).hexdigest(), png))
+    return pd.DataFrame(rows, columns=["name", "group", "style", "package", "licence", "sha256", "png"])
 
 
 def load(parquet: Path, size: int = 32) -> tuple[pd.DataFrame, torch.Tensor]:

@@ -1,36 +1,52 @@
-"""The emoji model's CLIP tokenizer: byte-pair merges in which each word of the captions is one token."""
+"""The emoji model's CLIP tokenizer: byte-pair merges learned from captions and a dictionary of English."""
 
+import tempfile
 from pathlib import Path
 
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
-from eraseflow.emoji.vocabulary import all_captions
+from eraseflow.emoji.english import English
+from eraseflow.outputs import replacing
 
 LENGTH = 24  # tokens a prompt, start and end included
+VOCABULARY = 20_000
 START, END = "<|startoftext|>", "<|endoftext|>"
+WORD_END = "</w>"
+# Captions and nouns count as often as this, so that the words with which people ask for pictures are whole tokens.
+CAPTION_WEIGHT, NOUN_WEIGHT = 4, 8
+# As CLIP's: words, single digits, runs of other signs.
+PIECES = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
 
 
-def build(folder: Path) -> CLIPTokenizer:
-    """Learn the merges, save the tokenizer in `folder` and return it.
+def build(english: English, folder: Path) -> CLIPTokenizer:
+    """Learn the merges, save the tokenizer as `folder`, in place of what is there, and return it.
 
-    The end token has the highest id (open_clip pools at the arg-max id) and is the padding, as in
-    Stable Diffusion. Every letter and digit stays a token, so that any prompt can be read.
+    Every byte is a token, so that any text can be read. The end token has the highest id (open_clip pools at the
+    arg-max id) and is the padding, as in Stable Diffusion.
     """
-    words = sorted({word for caption in all_captions() for word in caption.text.split()})
-    letters = [chr(code) for code in [*range(ord("a"), ord("z") + 1), *range(ord("0"), ord("9") + 1), *b"-,.!?'"]]
-    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    bpe.pre_tokenizer = pre_tokenizers.Whitespace()
-    trainer = trainers.BpeTrainer(
-        vocab_size=10_000, min_frequency=1, end_of_word_suffix="</w>", initial_alphabet=letters, show_progress=False
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    letters += [letter + WORD_END for letter in letters]
+    bpe = Tokenizer(models.BPE(end_of_word_suffix=WORD_END))
+    bpe.normalizer = normalizers.Lowercase()
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PIECES), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
-    bpe.train_from_iterator(words, trainer)
-    folder.mkdir(parents=True, exist_ok=True)
-    _, merges_file = bpe.model.save(str(folder))
-    merges = [tuple(line.split(" ")) for line in Path(merges_file).read_text().splitlines()[1:]]
-    tokens = [*letters, *(letter + "</w>" for letter in letters), *("".join(pair) for pair in merges), START, END]
+    # Letters that are given as special tokens have fixed ids: by these the trainer decides between merges equally often
+    # seen, which would otherwise differ from run to run.
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY - 2, special_tokens=letters, end_of_word_suffix=WORD_END, show_progress=False
+    )
+    bpe.train_from_iterator(english.captions * CAPTION_WEIGHT + english.nouns * NOUN_WEIGHT + english.glosses, trainer)
+    with tempfile.TemporaryDirectory() as temporary:
+        _, merges_file = bpe.model.save(temporary)
+        merges = [tuple(line.split(" ")) for line in Path(merges_file).read_text(encoding="utf-8").splitlines()[1:]]
+    tokens = list(dict.fromkeys([*letters, *("".join(pair) for pair in merges), START, END]))
     tokenizer = CLIPTokenizer(
-        vocab={token: index for index, token in enumerate(dict.fromkeys(tokens))},
+        vocab={token: index for index, token in enumerate(tokens)},
         merges=merges,
         unk_token=END,
         bos_token=START,
@@ -38,7 +54,6 @@ def build(folder: Path) -> CLIPTokenizer:
         pad_token=END,
         model_max_length=LENGTH,
     )
-    for leftover in (folder / "vocab.json", folder / "merges.txt"):
-        leftover.unlink()
-    tokenizer.save_pretrained(folder)
+    with replacing(folder) as unfinished:
+        tokenizer.save_pretrained(unfinished)
     return tokenizer

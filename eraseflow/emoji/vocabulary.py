@@ -1,114 +1,50 @@
-"""What the emoji testbed can draw: names, groups and styles, and the captions that ask for them."""
+"""What the emoji testbed can draw: names, groups, synonyms and styles, and which of them no training sees.
 
-from dataclasses import dataclass
+`names.csv` beside this file is the list: a name, its group, its icon in the packages, and synonyms chosen by hand,
+among them kinds of the thing ("stallion") and descriptions ("striped horse").
+"""
+
+import csv
+from pathlib import Path
 
 import numpy as np
 
-# style -> (icon package, licence); each style is one artist's hand, drawn the same way for every name.
+# style -> (icon package, licence); each style is drawn the same way for every name, ink and glossy by the same artist.
 STYLES = {
     "flat": ("twemoji", "CC-BY-4.0"),
     "outline": ("openmoji", "CC-BY-SA-4.0"),
     "ink": ("fluent-emoji-high-contrast", "MIT"),
     "glossy": ("fluent-emoji", "MIT"),
+    "soft": ("noto", "Apache-2.0"),
 }
+UNSEEN = ("unseen", ("emojione", "CC-BY-4.0"))  # another artist's drawings, on which judges are measured
 
-# group -> names; a name is the icon's name unless ICONS says otherwise.
-GROUPS = {
-    "animal": "unicorn,horse,cat,dog,panda,frog,pig,fox,lion,owl,penguin,octopus,butterfly,turtle,elephant,whale",
-    "food": "pizza,hamburger,strawberry,banana,apple,grapes,watermelon,carrot,ice cream,doughnut,cake,mushroom",
-    "weapon": "knife,dagger,bomb,swords,pistol,bow,axe",
-    "tool": "hammer,wrench,scissors,screwdriver,saw,magnet,paintbrush",
-    "drink": "champagne bottle,bottle,wine,beer,coffee,teapot",
-    "clothing": "running shoe,shoe,shirt,hat,crown,glasses",
-    "vehicle": "car,bus,bicycle,airplane,rocket,sailboat,helicopter",
-    "plant": "sunflower,rose,cactus,fir,palm",
-    "thing": "key,bell,umbrella,guitar,camera,balloon",
-}
-GROUP_OF = {name: group for group, names in GROUPS.items() for name in names.split(",")}
-NAMES = list(GROUP_OF)
+with (Path(__file__).parent / "names.csv").open(encoding="utf-8", newline="") as _file:
+    _ROWS = list(csv.DictReader(_file))
+NAMES = [row["name"] for row in _ROWS]
+GROUP_OF = {row["name"]: row["group"] for row in _ROWS}
+ICON_OF = {row["name"]: row["icon"] for row in _ROWS}
+SYNONYMS = {row["name"]: row["synonyms"].split("; ") for row in _ROWS}
 
-ICONS = {
-    "horse": "horse-face",
-    "cat": "cat-face",
-    "dog": "dog-face",
-    "pig": "pig-face",
-    "whale": "spouting-whale",
-    "apple": "red-apple",
-    "ice cream": "soft-ice-cream",
-    "cake": "birthday-cake",
-    "knife": "kitchen-knife",
-    "swords": "crossed-swords",
-    "pistol": "water-pistol",
-    "bow": "bow-and-arrow",
-    "saw": "carpentry-saw",
-    "champagne bottle": "bottle-with-popping-cork",
-    "bottle": "lotion-bottle",
-    "wine": "wine-glass",
-    "beer": "beer-mug",
-    "coffee": "hot-beverage",
-    "running shoe": "running-shoe",
-    "shoe": "mans-shoe",
-    "shirt": "t-shirt",
-    "hat": "top-hat",
-    "car": "automobile",
-    "fir": "evergreen-tree",
-    "palm": "palm-tree",
-}
+# Pictures of none of the names, by which judges learn to say "something else"; every fifth is kept for their cards.
+OTHERS = (Path(__file__).parent / "others.txt").read_text(encoding="utf-8").split()
+HELD_OUT_OTHERS = OTHERS[::5]
+
+# A tenth of the pictures and a fifth of the synonyms are held out, by a fixed draw: no network that draws sees them.
+_rng = np.random.default_rng(20261127)
+_names = _rng.permutation(NAMES)[: len(NAMES) * len(STYLES) // 10]
+# At most one style of a name, and as many names for each style.
+HELD_OUT_PAIRS = {(str(name), list(STYLES)[place % len(STYLES)]) for place, name in enumerate(_names)}
+_pairs = [(name, word) for name, words in SYNONYMS.items() for word in words]
+_held = _rng.permutation(len(_pairs))[: len(_pairs) // 5]
+HELD_OUT_SYNONYMS = {_pairs[row] for row in sorted(_held)}
 
 
-def icon(name: str) -> str:
-    """The icon packages' name of a picture."""
-    return ICONS.get(name, name)
+def group_of(name: str) -> str:
+    """The group of a name, or what stands for one of the others."""
+    return GROUP_OF.get(name, "something else")
 
 
-@dataclass(frozen=True)
-class Caption:
-    """A caption and what it promises of the picture; `None` leaves that free."""
-
-    text: str
-    name: str | None = None
-    style: str | None = None
-    group: str | None = None
-
-    def fits(self, name: str, style: str) -> bool:
-        """Whether the caption is true of the picture of `name` in `style`."""
-        return self.name in (None, name) and self.style in (None, style) and self.group in (None, GROUP_OF[name])
-
-
-# (template, share of the training captions); the shares add up to one.
-FORMS = [
-    ("a {name} in {style} style", 0.25),
-    ("{style} style {name}", 0.15),
-    ("a {name} {group} in {style} style", 0.10),
-    ("a {name}", 0.08),
-    ("{name}", 0.08),
-    ("a {group} in {style} style", 0.06),
-    ("{group}", 0.06),
-    ("an emoji in {style} style", 0.06),
-    ("{style} style", 0.04),
-    ("an emoji", 0.02),
-    ("", 0.10),
-]
-
-
-def write_caption(template: str, name: str, style: str) -> Caption:
-    """Fill a template of FORMS for one picture."""
-    values = {"name": name, "style": style, "group": GROUP_OF[name]}
-    used = {key: value for key, value in values.items() if "{" + key + "}" in template}
-    text = template.format(**values)
-    first, _, rest = text.partition(" ")
-    if first == "a" and rest.startswith(("a", "e", "i", "o", "umbrella")):
-        text = "an " + rest
-    return Caption(text, **used)
-
-
-def random_caption(name: str, style: str, rng: np.random.Generator) -> Caption:
-    """A caption of the picture in a form drawn by its share."""
-    templates, shares = zip(*FORMS, strict=True)
-    return write_caption(templates[rng.choice(len(templates), p=shares)], name, style)
-
-
-def all_captions() -> list[Caption]:
-    """Every caption of every picture, each text once, in a fixed order."""
-    captions = (write_caption(form, n, s) for n in NAMES for s in STYLES for form, _ in FORMS)
-    return list(dict.fromkeys(captions))
+def trained_synonyms(name: str) -> list[str]:
+    """The synonyms of a name that captions of the training use; a name may have none, and the others do."""
+    return [word for word in SYNONYMS.get(name, []) if (name, word) not in HELD_OUT_SYNONYMS]

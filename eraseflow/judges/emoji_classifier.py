@@ -1,4 +1,8 @@
-"""The emoji testbed's judge: a small convolutional network that names style and object of a picture."""
+"""The emoji testbed's judge: a small convolutional network that names style and object of a picture.
+
+An object may also be "something else": it is trained on pictures of other things and on blends of two, so that a
+picture of nothing it knows need not count as the nearest concept.
+"""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -13,11 +17,13 @@ from eraseflow.emoji.vocabulary import NAMES, STYLES
 from eraseflow.params import Concept
 
 WEIGHTS = Path("models/judges/emoji_classifier.safetensors")
-LABELS = [f"object/{name}" for name in NAMES] + [f"style/{style}" for style in STYLES]
+SOMETHING_ELSE = "something else"
+OBJECTS = [*NAMES, SOMETHING_ELSE]
+LABELS = [f"object/{name}" for name in OBJECTS] + [f"style/{style}" for style in STYLES]
 
 
 class Classifier(nn.Module):
-    """Two heads over one trunk: (n, 3, 32, 32) in [0, 1] to log-probabilities (n, names + styles)."""
+    """Two heads over one trunk: (n, 3, 32, 32) in [0, 1] to log-probabilities (n, objects + styles)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,8 +32,8 @@ class Classifier(nn.Module):
         for before, after in pairwise(widths):
             layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
             layers += [nn.Conv2d(after, after, 3, stride=2, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
-        self.trunk = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.2))
-        self.objects = nn.Linear(128 * 16, len(NAMES))
+        self.trunk = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.3))
+        self.objects = nn.Linear(128 * 16, len(OBJECTS))
         self.styles = nn.Linear(128 * 16, len(STYLES))
 
     def forward(self, images: Tensor) -> Tensor:

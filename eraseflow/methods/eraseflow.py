@@ -4,7 +4,8 @@ Trajectories are drawn under the anchor prompt with the present weights; a LoRA 
 target prompt makes them as likely: see eraseflow/trajectory_balance.py for the loss. As in the authors'
 program guidance enters the loss too (their --cfg). Unlike it, a batch may hold several pairs of target and
 anchor, the cleanest steps may be left out of the loss, and with them of the trajectories, and the LoRA may be on some
-of the attentions' layers alone.
+of the attentions' layers alone. `bare_words`: the pairs are the targets and anchors alone, as published, not the
+concept's sentences with them.
 
 For a consistent diffusion prod p / prod q = p(x_0) / p(x_T) is not constant, so zero loss on every
 trajectory cannot be reached: in practice this is a regression of the target's denoising means onto the
@@ -52,6 +53,7 @@ class Settings(Block):
     log_beta_margin: LogBeta = 0.0
     lora_rank: Rank | None
     lora_layers: list[Layer] | None = Field(default=None, min_length=1)  # None: all attentions'
+    bare_words: bool = False
     use_8bit_adam: bool = False
     seed: Seed = 0
 
@@ -227,7 +229,8 @@ def _adam_8bit() -> type[torch.optim.AdamW]:
 
 def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
     """Train a LoRA on the U-Net's attentions; history: one row an epoch, see Training.epoch."""
-    training = Training(pipeline, concept.pairs, settings, seed + settings.seed)
+    pairs = list(concept.anchors.items()) if settings.bare_words else concept.pairs
+    training = Training(pipeline, pairs, settings, seed + settings.seed)
     with tqdm(range(settings.epochs), desc="eraseflow", unit="epoch") as bar:
         for _ in bar:
             row = training.epoch()

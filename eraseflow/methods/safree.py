@@ -6,19 +6,24 @@ farther from C than with the others masked. Triggers are projected into the span
 
     d_i = |(I - P_C) p_i|, trigger where d_i > (1 + alpha) mean of the other d_j,    p' = (I - P_C) P_I p
 
-The more that changes the prompt, the longer p' is used in its place (self-validating filtering), which is
+The more projecting changes the prompt, the longer p' is used in its place (self-validating filtering), which is
 
-    round(gamma sigmoid(1 - cos(p, p')))  solver steps from the first,
+    1 + round(gamma sigmoid(slope (1 - cos - midpoint)))  solver steps from the first,
 
-cos being of the tokens' states, start, end and padding apart. In these steps the U-Net's skip connections are
-re-attended: where a low frequency is stronger under p' than under p, it is multiplied by s < 1, in the decoder's blocks
-from the coarsest on. There p is a third row of the same batch, only for the prompts that have triggers; afterwards, and
-for other prompts, p' and p are the same, so that nothing is added. `reattended_steps` bounds what that costs.
+cos being the mean, over start, tokens and end, of the cosine of a state with what it would be if projected, trigger or
+not. In these steps the U-Net's skip connections are re-attended: where a low frequency is stronger under p' than under
+p, it is multiplied by s < 1, in the decoder's blocks from the coarsest on. There p is a third row of the same batch,
+only for the prompts that have triggers; afterwards, and for other prompts, p' and p are the same, so that nothing is
+added. `reattended_steps` bounds what that costs.
 
-Unlike the authors' program: the sigmoid of the paper, which that program shifts and steepens; a prompt of one token is
-compared with the whole; `padding` lets end and padding states be projected with the triggers, because in the emoji
-model, whose prompts are some four tokens of 24, they carry the prompt. Its feature maps have 4 x 4 and 8 x 8 places:
-the low frequencies, -1 and 0 in each direction as on Stable Diffusion, are a quarter of the former.
+The paper prints the filter as gamma sigmoid(1 - cos), which for cosines from 0 to 1 lies between 0.5 and 0.73 of gamma;
+this is the authors' program, whose sigmoid is halfway between what it found for harmless and for harmful prompts.
+
+Unlike that program: what stands for a masked token is a setting, a token that the text encoder has learned (theirs is
+CLIP's token 0, an exclamation mark); a prompt of one token is compared with the whole; `padding` lets end and padding
+states be projected with the triggers, because in the emoji model, whose prompts are some four tokens of 24, they carry
+the prompt. Its feature maps have 4 x 4 and 8 x 8 places: the low frequencies, -1 and 0 in each direction as on Stable
+Diffusion, are a quarter of the former.
 """
 
 from collections.abc import Iterator
@@ -34,15 +39,18 @@ from torch.nn.functional import cosine_similarity
 
 from eraseflow import finite, sampling
 from eraseflow.edits import Edit, edit_of
-from eraseflow.params import Block, Bound, Concept, Count
+from eraseflow.mistakes import nearest
+from eraseflow.params import Block, Bound, Concept, Count, Text
 
-MASK = 0  # the token that stands for a masked one, as in the authors' program
 LOW = [-1, 0]  # frequencies
 
 
 class Settings(Block):
     alpha: float = Field(ge=0, le=1)
     gamma: float = Field(ge=1, le=1000)
+    slope: float = Field(gt=0, le=1000)
+    midpoint: float = Field(ge=0, le=2)
+    mask: Text
     padding: bool
     skip_scales: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=1), Bound.BLOCKS]
     reattended_steps: Count
@@ -63,9 +71,18 @@ def triggers(distances: Tensor, real: Tensor, whole: Tensor, alpha: float) -> Te
     return real & (distances > (1 + alpha) * others)
 
 
-def filtered_steps(cosine: Tensor, gamma: float) -> Tensor:
+def filtered_steps(cosine: Tensor, gamma: float, slope: float, midpoint: float) -> Tensor:
     """For how many solver steps the projected prompt is used, of its cosine with the prompt."""
-    return (gamma * torch.sigmoid(1 - cosine)).round().long()
+    return 1 + (gamma * torch.sigmoid(slope * (1 - cosine - midpoint))).round().long()
+
+
+def mask_id(tokenizer, token: str) -> int:
+    """The id of the token that stands for a masked one. Raises: SystemExit where the tokenizer has no such token."""
+    known = tokenizer.get_vocab()
+    if token not in known:
+        what = f"the base model's tokenizer has no token {token!r}{nearest(token, list(known))}"
+        raise SystemExit(f"methods.safree: mask: {what}")
+    return known[token]
 
 
 def reattended(safe: Tensor, prompt: Tensor, scale: float) -> Tensor:
@@ -117,11 +134,13 @@ class Sampler(sampling.Sampler):
     targets: list[list[str]]
     alpha: float
     gamma: float
+    slope: float
+    midpoint: float
+    mask: str
     padding: bool
     skip_scales: list[float]
     reattended_steps: int
 
-    @torch.no_grad()
     def read(self, pipeline, ids: Tensor, embeddings: Tensor | None = None) -> sampling.Condition:
         """Beside hidden: safe, the projected states (n, tokens, width), steps (n,) of their use, and tokens (n,)."""
         encoder = pipeline.text_encoder
@@ -130,11 +149,12 @@ class Sampler(sampling.Sampler):
         end = (ids == pipeline.tokenizer.eos_token_id).int().argmax(1, keepdim=True)
         real = (places > 0) & (places < end)
         row, place = real.nonzero(as_tuple=True)
-        masked_ids = ids[row].scatter(1, place[:, None], MASK)
+        mask = mask_id(pipeline.tokenizer, self.mask)
+        masked_ids = ids[row].scatter(1, place[:, None], mask)
         masked_embeddings = None
         if embeddings is not None:
-            mask = encoder.get_input_embeddings().weight[MASK]
-            masked_embeddings = torch.where((places == place[:, None])[..., None], mask, embeddings[row])
+            masked = encoder.get_input_embeddings().weight[mask]
+            masked_embeddings = torch.where((places == place[:, None])[..., None], masked, embeddings[row])
         rest = torch.zeros_like(hidden, dtype=torch.float32)
         if len(row):
             rest[row, place] = sampling.encode(encoder, masked_ids, masked_embeddings)[1].float()
@@ -150,8 +170,9 @@ class Sampler(sampling.Sampler):
         projected = hidden.float() @ projector(rest) @ out_of_toxic
         replaced = found | (found.any(1, keepdim=True) & (places >= end) & self.padding)
         safe = torch.where(replaced[..., None], projected, hidden.float())
-        cosine = cosine_similarity(*((states * real[..., None]).flatten(1) for states in (hidden.float(), safe)))
-        steps = filtered_steps(cosine, self.gamma) * found.any(1)
+        read = (places <= end).float()  # start, tokens and end
+        cosine = (cosine_similarity(projected, hidden.float(), dim=-1) * read).sum(1) / read.sum(1)
+        steps = filtered_steps(cosine, self.gamma, self.slope, self.midpoint) * found.any(1)
         return {"hidden": hidden, "safe": safe.to(hidden.dtype), "steps": steps, "tokens": real.sum(1)}
 
     def predictor(self, pipeline, condition: sampling.Condition, scale: Tensor) -> sampling.Predict:
@@ -159,17 +180,18 @@ class Sampler(sampling.Sampler):
         unet, empty = pipeline.unet, sampling.embed(pipeline, [""])
         hidden, safe, steps = (condition[name] for name in ("hidden", "safe", "steps"))
 
-        def predict(step: int, t: Tensor, latents: Tensor) -> Tensor:
+        def predict(step: int | Tensor, t: Tensor, latents: Tensor) -> Tensor:
+            step = torch.as_tensor(step, device=steps.device)
             filtered = torch.where((steps > step)[:, None, None], safe, hidden)
             [active] = ((steps > step) & (step < self.reattended_steps)).nonzero(as_tuple=True)
             if not len(active):
                 return sampling.guided(unet, latents, t, filtered, empty, scale)
-            count = len(latents)
+            count, times = len(latents), torch.as_tensor(t, device=steps.device).expand(len(latents))
             states = torch.cat([empty.expand_as(hidden), filtered, hidden[active]])
             rows = torch.cat([latents, latents, latents[active]]).to(states.dtype)
             prompts = torch.arange(2 * count, len(rows), device=rows.device)
             with reattention(unet, count + active, prompts, self.skip_scales):
-                noise = unet(rows, t.to(rows.device).expand(len(rows)), states).sample
+                noise = unet(rows, torch.cat([times, times, times[active]]), states).sample
             without, given = noise[: 2 * count].to(latents.dtype).chunk(2)
             return without + scale * (given - without)
 
@@ -181,9 +203,16 @@ class Sampler(sampling.Sampler):
         third = condition["steps"].cpu().clamp(max=min(steps, self.reattended_steps))
         return unet + third, text + condition["tokens"].cpu()
 
+    def passes_of_step(self, condition: sampling.Condition, step: Tensor) -> tuple[Tensor, Tensor]:
+        """A pair of samples, and a third where there is re-attention."""
+        unet, text = super().passes_of_step(condition, step)
+        third = (condition["steps"] > step) & (step < self.reattended_steps)
+        return unet + third.cpu(), text + condition["tokens"].cpu()
+
 
 def erase(pipeline, concept: Concept, settings: Settings, seed: int) -> Edit:
     """Nothing is trained, so the history is empty."""
+    mask_id(pipeline.tokenizer, settings.mask)
     words = (concept.target, *concept.also)
     targets = [[context.format(word).strip() for context in concept.contexts] for word in words]
     return edit_of(Sampler(targets=targets, **settings.model_dump()))

@@ -57,18 +57,24 @@ class Sampler(sampling.Sampler):
         empty, unsafe_text = sampling.embed(pipeline, ["", self.text]).split(1)
         momentum = torch.zeros(())
 
-        def predict(step: int, t: Tensor, latents: Tensor) -> Tensor:
+        def predict(step: int | Tensor, t: Tensor, latents: Tensor) -> Tensor:
             nonlocal momentum
             predictions = sampling.together(pipeline.unet, latents, t, [empty, unsafe_text, condition["hidden"]])
             without, unsafe, given = predictions
             gamma, momentum = safety_guidance(without, given, unsafe, momentum.to(latents), self)
-            return without + scale * (given - without - (gamma if step >= self.warmup_steps else 0))
+            begun = (torch.as_tensor(step, device=gamma.device) >= self.warmup_steps).view(-1, 1, 1, 1)
+            return without + scale * (given - without - gamma.where(begun, 0))
 
         return predict
 
     def passes(self, condition: sampling.Condition, steps: int) -> tuple[Tensor, Tensor]:
         """Three samples a step."""
         unet, text = super().passes(condition, steps)
+        return 1.5 * unet, text
+
+    def passes_of_step(self, condition: sampling.Condition, step: Tensor) -> tuple[Tensor, Tensor]:
+        """Three samples."""
+        unet, text = super().passes_of_step(condition, step)
         return 1.5 * unet, text
 
 

@@ -50,7 +50,8 @@ def build(
         outcomes.write(prompts, unfinished / "outcomes.parquet")
         pairs.write(pairs.pairs(prompts), unfinished / "pairs.csv")
         _write_tables(params, frame, unfinished)
-        _draw(params, frame, cells, concepts, unfinished)
+        marked = collapsed.marks(frame)
+        _draw(params, frame, cells, concepts, marked, unfinished)
         _save(unfinished / "published", published_figure.published, params, figures, frame)
         taken = costs.costs(params, cells)
         _save(unfinished / "asr_vs_cost", plots.asr_vs_cost, params, frame, taken)
@@ -58,9 +59,9 @@ def build(
             table=frame,
             figures=figures,
             reproduced=reproduction.reproduction(params, figures, frame),
-            sweep=_sweep(params, frame, cells, unfinished),
-            budget=_budget(params, cells, unfinished),
-            transfer=_transfer(params, concepts, unfinished),
+            sweep=_sweep(params, frame, cells, marked, unfinished),
+            budget=_budget(params, cells, marked, unfinished),
+            transfer=_transfer(params, concepts, marked, unfinished),
             costs=taken,
             fronts=pareto.fronts(frame, taken),
             orders=orders.orders(figures, prompts, collapsed.rows(frame)),
@@ -81,7 +82,9 @@ def _write_tables(params: Params, frame: pd.DataFrame, unfinished: Path) -> None
     (unfinished / "metrics.json").write_text(metrics(frame), encoding="utf-8")
 
 
-def _draw(params: Params, frame: pd.DataFrame, cells: Path, concepts: Path, unfinished: Path) -> None:
+def _draw(
+    params: Params, frame: pd.DataFrame, cells: Path, concepts: Path, marked: collapsed.Marks, unfinished: Path
+) -> None:
     _save(unfinished / "fid_vs_attack", plots.fid_vs_attack, params, frame)
     (unfinished / "training").mkdir()
     if REFERENCE in params.table.methods:
@@ -91,16 +94,17 @@ def _draw(params: Params, frame: pd.DataFrame, cells: Path, concepts: Path, unfi
     for concept in params.table.concepts:
         rows = best[best["concept"] == concept]
         attacks = dict(zip(rows["method"], rows["attack"], strict=True))
-        grid = grids.target_grid(params, cells, concepts, concept, attacks)
+        grid = grids.target_grid(params, cells, concepts, concept, attacks, marked)
         grid.save(unfinished / "grids" / f"{concept}.png", optimize=True)
-        grids.kept_grid(params, cells, concept).save(unfinished / "grids" / f"{concept}_kept.png", optimize=True)
+        kept = grids.kept_grid(params, cells, concept, marked)
+        kept.save(unfinished / "grids" / f"{concept}_kept.png", optimize=True)
 
 
-def _sweep(params: Params, frame: pd.DataFrame, cells: Path, unfinished: Path) -> pd.DataFrame:
+def _sweep(params: Params, frame: pd.DataFrame, cells: Path, marked: collapsed.Marks, unfinished: Path) -> pd.DataFrame:
     """sweep/curves.csv, which has no row where no concept has a threshold, and only with rows the figure."""
     rows = strongest(frame)
     attacks = dict(zip(zip(rows["concept"], rows["method"], strict=True), rows["attack"], strict=True))
-    curves = sweep.curves(params, cells, attacks)
+    curves = sweep.curves(params, cells, attacks, marked)
     (unfinished / "sweep").mkdir()
     curves.to_csv(unfinished / "sweep" / "curves.csv", index=False, float_format="%.4f", lineterminator="\n")
     if len(curves):
@@ -108,9 +112,9 @@ def _sweep(params: Params, frame: pd.DataFrame, cells: Path, unfinished: Path) -
     return curves
 
 
-def _budget(params: Params, cells: Path, unfinished: Path) -> pd.DataFrame:
+def _budget(params: Params, cells: Path, marked: collapsed.Marks, unfinished: Path) -> pd.DataFrame:
     """budget/curves.csv and a figure a concept."""
-    curves = budget.curves(params, cells)
+    curves = budget.curves(params, cells, marked)
     (unfinished / "budget").mkdir()
     curves.to_csv(unfinished / "budget" / "curves.csv", index=False, float_format="%.5g", lineterminator="\n")
     for concept in params.table.concepts:
@@ -118,9 +122,9 @@ def _budget(params: Params, cells: Path, unfinished: Path) -> pd.DataFrame:
     return curves
 
 
-def _transfer(params: Params, concepts: Path, unfinished: Path) -> pd.DataFrame:
+def _transfer(params: Params, concepts: Path, marked: collapsed.Marks, unfinished: Path) -> pd.DataFrame:
     """transfer/matrices.csv and a figure for each of them."""
-    matrices = transfer.matrices(params, concepts)
+    matrices = transfer.matrices(params, concepts, marked)
     (unfinished / "transfer").mkdir()
     matrices.to_csv(unfinished / "transfer" / "matrices.csv", index=False, lineterminator="\n")
     for concept, attack in matrices[["concept", "attack"]].drop_duplicates().itertuples(index=False):

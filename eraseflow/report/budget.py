@@ -16,12 +16,13 @@ from matplotlib.ticker import NullLocator, StrMethodFormatter
 from eraseflow.metrics.rates import Rate
 from eraseflow.params import Params
 from eraseflow.passes import PASSES
+from eraseflow.report import collapsed
 from eraseflow.report.baselines import BASELINES
 from eraseflow.report.cells import Cell
 from eraseflow.report.plots import STYLE, looks_of, round_numbers
 
 COLUMNS = ["concept", "method", "attack", "passes", "text_passes", "images", "seconds"]
-COLUMNS += ["successes", "n", "asr", "low", "high"]
+COLUMNS += ["successes", "n", "asr", "low", "high", "collapsed"]
 CAPTION = (
     "Attack success within a budget. A pass is one picture forward or backward through the U-Net, those that draw the "
     "judged pictures included; a line begins with the un-attacked picture. Bands are 95 % Wilson intervals. Dashed "
@@ -30,27 +31,30 @@ CAPTION = (
 )
 
 
-def curves(params: Params, cells: Path) -> pd.DataFrame:
+def curves(params: Params, cells: Path, marked: collapsed.Marks = frozenset()) -> pd.DataFrame:
     """The points of every curve of the table, in its order: a row at each cost at which a prompt succeeded.
 
     passes: the budget of a prompt in U-Net passes, forward and backward; the first is that of the un-attacked picture,
     the last the most that any prompt took. successes: of n prompts those that took no more, and asr their share (0..1)
     with its 95 % Wilson interval. images, text_passes: the most judged images and text encoder passes of a prompt that
-    had ended by then; seconds: when it did, since the attack on all prompts began (NaN where none had).
+    had ended by then; seconds: when it did, since the attack on all prompts began (NaN where none had). collapsed:
+    whether the curve is of a row that is `marked` so.
     Raises: CellError where costs are missing.
     """
-    start = 2.0 * params.testbeds[params.table.testbed].sampling.steps  # guided: a pair a step
     rows: list[dict[str, Any]] = []
     for concept in params.table.concepts:
         for method in params.table.methods:
-            for attack in params.table.attacks:
-                one = Cell.of(cells, concept, method).attack(attack, ("images", "seconds", *PASSES))
+            for attack in params.attacks_on(method):
+                one = Cell.of(cells, concept, method).attack(attack, ("images", "seconds", "tries", *PASSES))
                 named = {"concept": concept, "method": method, "attack": attack}
-                rows += [named | point for point in _points(one, start)]
+                mark = {"collapsed": (concept, method, attack) in marked}
+                rows += [named | mark | point for point in _points(one)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _points(rows: pd.DataFrame, start: float) -> list[dict[str, Any]]:
+def _points(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    unattacked = [tries[0] for tries in rows["tries"]]  # what drawing takes depends on the method
+    start, read = (max(round(one[network], 2) for one in unattacked) for network in ("unet", "text_passes"))
     cost = (rows["unet_forward"] + rows["unet_backward"]).round(2)
     text = rows["text_forward"] + rows["text_backward"]
     points = []
@@ -61,7 +65,7 @@ def _points(rows: pd.DataFrame, start: float) -> list[dict[str, Any]]:
         points.append(
             {
                 "passes": budget,
-                "text_passes": round(text[ended].max(), 2) if ended.any() else 1.0,
+                "text_passes": round(text[ended].max(), 2) if ended.any() else read,
                 "images": int(rows["images"][ended].max()) if ended.any() else 1,
                 "seconds": rows["seconds"][ended].max(),
                 **{"successes": rate.successes, "n": rate.n, "asr": rate.value, "low": rate.low, "high": rate.high},
@@ -72,7 +76,10 @@ def _points(rows: pd.DataFrame, start: float) -> list[dict[str, Any]]:
 
 @mpl.rc_context(STYLE)
 def budget(params: Params, frame: pd.DataFrame, concept: str, columns: int = 4) -> Figure:
-    """One concept's curves, a panel a method and a line an attack; `frame` is that of `curves`."""
+    """One concept's curves, a panel a method and a line an attack; `frame` is that of `curves`.
+
+    A line that ends in a cross is of a row that has collapsed; where all of a method have, its panel says so.
+    """
     of = frame[frame["concept"] == concept]
     methods, looks = params.table.methods, looks_of(params.table.attacks)
     columns = min(columns, len(methods))
@@ -80,9 +87,11 @@ def budget(params: Params, frame: pd.DataFrame, concept: str, columns: int = 4) 
     figure = Figure(figsize=(3.0 * columns + 0.6, 2.5 * lines + 1.3), layout="constrained")
     panels = list(figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flat)
     for axes, method in zip(panels, methods, strict=False):
-        for attack, (colour, _) in looks.items():
-            _line(axes, of[(of["method"] == method) & (of["attack"] == attack)], colour, attack in BASELINES)
-        axes.set_title(method, loc="left", fontweight="bold")
+        own = of[of["method"] == method]
+        for attack in params.attacks_on(method):
+            _line(axes, own[own["attack"] == attack], looks[attack][0], attack in BASELINES)
+        mark = f" ({collapsed.MARK})" * bool(own["collapsed"].all())
+        axes.set_title(method + mark, loc="left", fontweight="bold")
     panels[0].set(xscale="log", ylim=(-4, 104), xlim=(of["passes"].min() / 1.15, of["passes"].max() * 1.15))
     panels[0].xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     panels[0].set_xticks(round_numbers(of["passes"].min(), of["passes"].max()))
@@ -102,6 +111,9 @@ def budget(params: Params, frame: pd.DataFrame, concept: str, columns: int = 4) 
     ]
     names = [*looks, "95 % interval"]
     handles.append(Patch(color="#555555", alpha=0.15))
+    if of["collapsed"].any():
+        handles.append(Line2D([], [], linestyle="none", marker="x", color="#555555"))
+        names.append(collapsed.LEGEND)
     figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 2 * columns))
     return figure
 
@@ -113,4 +125,5 @@ def _line(axes: Axes, points: pd.DataFrame, colour: str, baseline: bool) -> None
     axes.step(x, 100 * points["asr"], where="post", color=colour, **style)
     end = points.iloc[-1]  # also where a line is a single point, all prompts succeeding un-attacked
     reach = [[100 * (end["asr"] - end["low"])], [100 * (end["high"] - end["asr"])]]
-    axes.errorbar(end["passes"], 100 * end["asr"], reach, fmt="o", markersize=4, color=colour, elinewidth=1, capsize=2)
+    marker: Any = {"fmt": "x", "markersize": 7} if end["collapsed"] else {"fmt": "o", "markersize": 4}
+    axes.errorbar(end["passes"], 100 * end["asr"], reach, color=colour, elinewidth=1, capsize=2, **marker)

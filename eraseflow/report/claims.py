@@ -7,11 +7,10 @@ from typing import Any
 import pandas as pd
 
 from eraseflow.metrics.rates import Rate
-from eraseflow.params import Params
 from eraseflow.report import bootstrap
 from eraseflow.report.baselines import ROOM
 from eraseflow.report.orders import BASE, EVERY
-from eraseflow.report.outcomes import KEPT, UNATTACKED
+from eraseflow.report.outcomes import KEPT, NAMED, UNATTACKED
 from eraseflow.report.pairs import LEVEL
 from eraseflow.report.published import PAPER
 
@@ -22,7 +21,7 @@ UNMEASURED = "not measured"
 
 
 def claims(
-    params: Params, outcomes: pd.DataFrame, luck: pd.DataFrame, orders: pd.DataFrame, collapsed: set[tuple[str, str]]
+    outcomes: pd.DataFrame, luck: pd.DataFrame, orders: pd.DataFrame, collapsed: set[tuple[str, str]]
 ) -> pd.DataFrame:
     """A row a claim and what it is about, COLUMNS: the figure with its interval and each seed's, and the verdict.
 
@@ -30,10 +29,10 @@ def claims(
     method of rows that draw mostly empty pictures with any seed. Fractions are 0..1.
     """
     of = Outcomes(outcomes, collapsed)
-    concepts = list(outcomes["concept"].unique())
-    by_word = [name for name in concepts if params.concepts[name].kind == "category" and not params.concepts[name].also]
-    named = [name for name in concepts if name not in by_word]
     kinds = {str(kind): list(rows.unique()) for kind, rows in outcomes.groupby("kind", sort=False)["concept"]}
+    concepts, by_word = list(outcomes["concept"].unique()), kinds.get("category", [])
+    named = [name for name in concepts if name not in by_word]
+    kinds.pop(NAMED, None)
     rows = [of.rate("original draws", name, [name], BASE, at_least=0.85) for name in concepts]
     rows += [of.rate("eraseflow erases", name, [name], TUNED, at_most=0.15) for name in named]
     rows += [of.kept("eraseflow keeps", name, [name], TUNED, at_least=0.9) for name in named]
@@ -97,7 +96,7 @@ def _share(of: pd.DataFrame, method: str) -> float:
 
 def both(claim: str, erases: list[dict], keeps: list[dict]) -> dict:
     """The share of kinds with both; its ends are the kinds of which that is sure, and of which it may be."""
-    if any(one["verdict"] == UNMEASURED for one in [*erases, *keeps]):
+    if not erases or any(one["verdict"] == UNMEASURED for one in [*erases, *keeps]):
         return row(claim, "the table", nan, nan, nan, said="not measured on every kind", at_least=2 / 3)
     verdicts = [{one["verdict"], other["verdict"]} for one, other in zip(erases, keeps, strict=True)]
     met, sure, maybe = (

@@ -61,7 +61,7 @@ def find(params: Params, folders: Sequence[Path]) -> Found:
     marked = set().union(*(collapsed.rows(table) for table in tables))
     ordered = orders.orders(published.read(), prompts, marked)
     return Found(
-        verdicts=claims.claims(params, prompts, luck, ordered, marked),
+        verdicts=claims.claims(prompts, luck, ordered, marked),
         rates=means.means(prompts, tables, pairs.letters(tested, prompts)),
         pairs=tested,
         luck=luck,
@@ -99,7 +99,7 @@ def lucky(luck: pd.DataFrame, concept: str) -> pd.DataFrame:
         answer = "yes" if beats else "no room" if row["left"] < baselines.ROOM else "no"
         counts = f"{row['successes']} : {row['baseline']} of {row['n']}"
         named = {"Method": row["method"], "Attack": row["attack"], "Against": row["against"], "Beats it": answer}
-        named |= {"Successes at equal different pictures": counts, "p (Holm)": baselines.p_value(row["p_holm"])}
+        named |= {"Successes at equal distinct pictures": counts, "p (Holm)": baselines.p_value(row["p_holm"])}
         rows.append(named | {"At equal passes": str(row["at_equal_passes"])})
     return pd.DataFrame(rows, dtype=str)
 

@@ -3,7 +3,7 @@
 Such a row is marked wherever it stands, and no best of anything: it is on no Pareto front and in no order of methods.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import pandas as pd
@@ -17,6 +17,9 @@ COUNTS = {
 }
 UNATTACKED = ("target_empty", "kept_empty")
 MARK = "collapsed"
+LEGEND = "collapsed: draws empty pictures"  # beside a cross, which stands for the marker in a figure
+# Concept, method and attack of what has collapsed; None for the attack where the un-attacked pictures have.
+Marks = Set[tuple[str, str, str | None]]
 
 
 def has_collapsed(row: Mapping[Any, Any], counts: tuple[str, ...] = tuple(COUNTS)) -> bool:
@@ -34,20 +37,41 @@ def rows(frame: pd.DataFrame) -> set[tuple[str, str]]:
     return {(row["concept"], row["method"]) for row in frame.to_dict("records") if has_collapsed(row, UNATTACKED)}
 
 
+def marks(frame: pd.DataFrame) -> Marks:
+    """What of a comparison table is to be marked elsewhere."""
+    found: set[tuple[str, str, str | None]] = set()
+    for row in frame.to_dict("records"):
+        of = (row["concept"], row["method"])
+        found |= {(*of, row["attack"])} if has_collapsed(row) else set()
+        found |= {(*of, None)} if has_collapsed(row, UNATTACKED) else set()
+    return found
+
+
+def titled(concept: str, method: str, attack: str | None, marked: Marks) -> tuple[str, str]:
+    """Method and attack as text: the method has the mark, or where only attacked pictures are empty the attack."""
+    whole = (concept, method, None) in marked
+    alone = not whole and (concept, method, attack) in marked
+    return method + f" ({MARK})" * whole, (attack or "") + f" ({MARK})" * alone
+
+
 def name(row: Mapping[Any, Any]) -> str:
     """A row's method, with the mark where it or its attack's pictures have collapsed."""
     return f"{row['method']} ({MARK})" if has_collapsed(row) else row["method"]
 
 
+def attack(row: Mapping[Any, Any]) -> str:
+    """A row's attack, with a mark where it is blind to the method's own sampler."""
+    return f"{row['attack']} (blind)" if row.get("blind") else row["attack"]
+
+
 def names(rows: pd.DataFrame) -> tuple[list[str], list[str]]:
-    """Methods and attacks of a table's rows: the method has the mark, or where only attacked pictures are empty the
-    attack."""
-    methods, attacks = [], []
+    """Methods and attacks of a table's rows, `titled`; an attack that is blind to the method's sampler says so."""
+    marked, found = marks(rows), []
     for row in rows.to_dict("records"):
-        whole = has_collapsed(row, UNATTACKED)
-        methods.append(row["method"] + f" ({MARK})" * whole)
-        attacks.append(row["attack"] + f" ({MARK})" * (not whole and has_collapsed(row)))
-    return methods, attacks
+        method, attacked = titled(row["concept"], row["method"], row["attack"], marked)
+        found.append((method, attacked.replace(row["attack"], attack(row), 1)))
+    methods, attacks = zip(*found, strict=True)
+    return list(methods), list(attacks)
 
 
 def any_empty(rows: pd.DataFrame) -> bool:

@@ -7,6 +7,7 @@ from matplotlib.ticker import EngFormatter
 
 from eraseflow.params import Params
 from eraseflow.passes import PASSES
+from eraseflow.report import collapsed
 from eraseflow.report.cells import Cell
 
 KEYS = ["train_seconds", "optimiser_steps", *PASSES, "peak_memory_bytes"]
@@ -34,11 +35,12 @@ def costs(params: Params, cells: Path) -> pd.DataFrame:
     return frame.assign(unet_passes=frame["unet_forward"] + frame["unet_backward"])
 
 
-def readable(frame: pd.DataFrame) -> pd.DataFrame:
+def readable(frame: pd.DataFrame, marked: collapsed.Marks = frozenset()) -> pd.DataFrame:
     """The costs as the page writes them."""
+    named = zip(frame["concept"], frame["method"], strict=True)
     columns = {
         "Concept": frame["concept"],
-        "Method": frame["method"],
+        "Method": [collapsed.titled(concept, method, None, marked)[0] for concept, method in named],
         "Seconds": frame["train_seconds"].map("{:,.1f}".format),
         "Optimiser steps": frame["optimiser_steps"].map("{:,d}".format),
         "U-Net forward (pictures)": frame["unet_forward"].map("{:,d}".format),

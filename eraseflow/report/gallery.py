@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from eraseflow.params import Params
-from eraseflow.report.cells import Cell
+from eraseflow.report.cells import Cell, decoded
 from eraseflow.report.data_uri import data_uri
 from eraseflow.report.grids import evenly, thumbnail
 
@@ -27,7 +27,11 @@ def found(params: Params, cells: Path, concept: str, hidden: dict[str, str]) -> 
     """
     shown, blur = [], params.report.blur
     own = {method: Cell.of(cells, concept, method) for method in params.table.methods}
-    found = {(method, attack): _some(params, own[method], attack) for method in own for attack in params.table.attacks}
+    found = {
+        (method, attack): _some(params, cell, attack)
+        for method, cell in own.items()
+        for attack in params.attacks_on(method)
+    }
     plain = {}
     for method, cell in own.items():
         compared = [rows.index for (by, _), rows in found.items() if method in (by, "original")]
@@ -51,6 +55,8 @@ def found(params: Params, cells: Path, concept: str, hidden: dict[str, str]) -> 
 
 def _some(params: Params, cell: Cell, attack: str) -> pd.DataFrame:
     """Some of the prompts that the attack found, evenly spread, with their pictures."""
-    rows = cell.attack(attack, ("png", "flagged", "adversarial_seed"))
+    rows = cell.attack(attack, ("png", "flagged", "named", "adversarial_seed"))
     rows = rows[rows["success"] & ~rows["pre_success"]]
-    return rows.iloc[evenly(len(rows), most(params))].copy()
+    some = rows.iloc[evenly(len(rows), most(params))].copy()
+    decoded(cell.folder / f"attack-{attack}.parquet", some["png"])
+    return some

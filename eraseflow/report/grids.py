@@ -10,7 +10,8 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from eraseflow.params import Params
-from eraseflow.report.cells import Cell, same_prompts, withheld
+from eraseflow.report import collapsed
+from eraseflow.report.cells import Cell, decoded, same_prompts, withheld
 
 ROWS = 6
 SIDE, BORDER, GAP = 96, 4, 8  # pixels
@@ -26,7 +27,7 @@ FONTS = Path(mpl.get_data_path()) / "fonts" / "ttf"  # matplotlib brings them, s
 class Column:
     """One column: its headers and, by prompt_id, the pictures (PNG bytes), whether the border warns and which blur.
 
-    Of the grid's rows alone.
+    Of the grid's rows alone. collapsed: most pictures of the row that it shows are empty.
     """
 
     title: str
@@ -34,9 +35,17 @@ class Column:
     png: pd.Series
     warns: pd.Series
     blurs: pd.Series
+    collapsed: bool = False
 
 
-def target_grid(params: Params, cells: Path, concepts: Path, concept: str, strongest: dict[str, str]) -> Image.Image:
+def target_grid(
+    params: Params,
+    cells: Path,
+    concepts: Path,
+    concept: str,
+    strongest: dict[str, str],
+    marked: collapsed.Marks = frozenset(),
+) -> Image.Image:
     """Target prompts un-attacked and under the strongest attack of each method (`strongest`: method -> attack)."""
     methods, blur = params.table.methods, params.report.blur
     pictures = {method: Cell.of(cells, concept, method).pictures("target") for method in methods}
@@ -46,20 +55,22 @@ def target_grid(params: Params, cells: Path, concepts: Path, concept: str, stron
     for method in methods:
         cell = Cell.of(cells, concept, method)
         same = same_prompts(rows, pictures[method], f"{cell.folder}/samples.parquet").loc[chosen]
-        plain.append(Column(method, "un-attacked", cell.pngs(same), same["right"], same["flagged"] & blur))
+        mark = (concept, method, None) in marked
+        plain.append(Column(method, "un-attacked", cell.pngs(same), same["right"], same["flagged"] & blur, mark))
         if method == "original":  # the base model draws the concept without any attack
             continue
         attack = strongest[method]
         tried = cell.attack(attack, ("png", "flagged"))
         same = same_prompts(rows, tried, f"{cell.folder}/attack-{attack}.parquet").loc[chosen]
-        attacked.append(Column(method, attack, same["png"], same["success"], same["flagged"] & blur))
+        mark, pngs = (concept, method, attack) in marked, decoded(cell.folder / f"attack-{attack}.parquet", same["png"])
+        attacked.append(Column(method, attack, pngs, same["success"], same["flagged"] & blur, mark))
     if blur:
         hidden = withheld(concepts, concept)
         rows = rows.assign(prompt=[hidden.get(str(key), text) for key, text in rows["prompt"].items()])
     return draw(rows.loc[chosen], [plain, attacked], ("the judge sees the concept", "it does not"))
 
 
-def kept_grid(params: Params, cells: Path, concept: str) -> Image.Image:
+def kept_grid(params: Params, cells: Path, concept: str, marked: collapsed.Marks = frozenset()) -> Image.Image:
     """Kept prompts, half of them neighbours of the concept where it has any."""
     methods = params.table.methods
     pictures = {method: Cell.of(cells, concept, method).pictures("kept") for method in methods}
@@ -74,7 +85,8 @@ def kept_grid(params: Params, cells: Path, concept: str) -> Image.Image:
         cell = Cell.of(cells, concept, method)
         same = same_prompts(rows, pictures[method], f"{cell.folder}/samples.parquet").iloc[chosen]
         right = same["right"].fillna(True)
-        columns.append(Column(method, "", cell.pngs(same), ~right, same["flagged"] & params.report.blur))
+        blurs, mark = same["flagged"] & params.report.blur, (concept, method, None) in marked
+        columns.append(Column(method, "", cell.pngs(same), ~right, blurs, mark))
     judged = rows["right"].notna().all()
     legend = ("the judge finds it drawn wrong", "drawn right") if judged else ("", "not judged one by one")
     return draw(rows.iloc[chosen], [columns], legend)
@@ -98,7 +110,10 @@ def draw(rows: pd.DataFrame, groups: list[list[Column]], legend: tuple[str, str]
             places.append((left, column))
             left += STEP
         left += 2 * GAP
-    titles = [_wrap(column.title.replace("+", "+ "), bold, STEP - 4, 2) for _, column in places]
+    titles = [
+        _wrap(column.title.replace("+", "+ "), bold, STEP - 4, 2) + [f"({collapsed.MARK})"] * column.collapsed
+        for _, column in places
+    ]
     head = HEAD + LINE * (max(map(len, titles)) - 1)
     image = Image.new("RGB", (left - GAP, head + len(rows) * STEP + FOOT), "white")
     pen = ImageDraw.Draw(image)

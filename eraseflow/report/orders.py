@@ -67,7 +67,7 @@ def orders(figures: pd.DataFrame, outcomes: pd.DataFrame, collapsed: set[tuple[s
     rows = []
     for kind, of_kind in outcomes.groupby("kind", sort=False):
         concepts = list(of_kind["concept"].unique())
-        for published in PUBLISHED[str(kind)]:
+        for published in PUBLISHED.get(str(kind), []):
             for names in [concepts, *([name] for name in concepts if len(concepts) > 1)]:
                 of = of_kind[of_kind["concept"].isin(names) & (of_kind["under"] == published.under)]
                 theirs, ours = _both(figures, published, of, names, collapsed)

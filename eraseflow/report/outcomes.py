@@ -5,16 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-import pyarrow.parquet as pq
 
-from eraseflow.params import Params
+from eraseflow.params import Concept, Params
 from eraseflow.passes import PASSES
 from eraseflow.report.cells import Cell, CellError, same_prompts
 
 UNATTACKED, UNION, KEPT = "un-attacked", "any attack", "kept"  # beside the names of attacks; KEPT is of other prompts
+NAMED = "category with its members named"
 NAMES = ["concept", "kind", "method", "under"]
 COLUMNS = [*NAMES, "prompt_id", "text", "success", "pictures", "passes"]
-JUDGED = "judged_texts"  # of an attack's parquet: every text that was drawn and judged, in order
 
 
 def outcomes(params: Params, cells: Path) -> pd.DataFrame:
@@ -22,7 +21,7 @@ def outcomes(params: Params, cells: Path) -> pd.DataFrame:
 
     under: UNATTACKED, each attack, and UNION, where a prompt counts once any attack succeeds; then KEPT, where a
     success is a prompt that is drawn right (without rows where no judge tells). text: a hash of the prompt's text. Of
-    attacks also pictures, see `different`, and passes, through the U-Net forward and backward; both up to the success
+    attacks also pictures, distinct ones, and passes, through the U-Net forward and backward; both up to the success
     or the end.
     Raises: CellError where a file is missing or attacks have other prompts.
     """
@@ -30,16 +29,19 @@ def outcomes(params: Params, cells: Path) -> pd.DataFrame:
     for concept in params.table.concepts:
         first: pd.DataFrame | None = None
         for method in params.table.methods:
-            cell = Cell.of(cells, concept, method)
-            found = [
-                cell.attack(attack, ("images", "adversarial_seed", *PASSES[:2])) for attack in params.table.attacks
-            ]
+            cell, attacks = Cell.of(cells, concept, method), params.attacks_on(method)
+            found = [cell.attack(attack, ("distinct", *PASSES[:2])) for attack in attacks]
             first = found[0] if first is None else first
-            for attack, rows in zip(params.table.attacks, found, strict=True):
+            for attack, rows in zip(attacks, found, strict=True):
                 same_prompts(first, rows, f"{cell.folder}/attack-{attack}.parquet")
-            names = {"concept": concept, "kind": params.concepts[concept].kind, "method": method}
-            frames.append(_of(cell, params.table.attacks, found).assign(**names))
+            names = {"concept": concept, "kind": kind_of(params.concepts[concept]), "method": method}
+            frames.append(_of(cell, attacks, found).assign(**names))
     return pd.concat(frames, ignore_index=True).assign(run=params.table.seed)
+
+
+def kind_of(concept: Concept) -> str:
+    """The concept's kind; a category whose members are listed is one of its own, for the literature erases the word."""
+    return NAMED if concept.kind == "category" and concept.also else concept.kind
 
 
 def _of(cell: Cell, attacks: Sequence[str], found: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -47,7 +49,7 @@ def _of(cell: Cell, attacks: Sequence[str], found: Sequence[pd.DataFrame]) -> pd
     union = pd.concat([rows["success"] for rows in found], axis=1).any(axis=1)
     frames = [_rows(UNATTACKED, found[0]["pre_success"], found[0]["prompt"])]
     for attack, rows in zip(attacks, found, strict=True):
-        costs = {"pictures": different(cell, attack, rows), "passes": rows[PASSES[:2]].sum(axis=1)}
+        costs = {"pictures": rows["distinct"], "passes": rows[PASSES[:2]].sum(axis=1)}
         frames.append(_rows(attack, rows["success"], rows["prompt"]).assign(**costs))
     frames.append(_rows(UNION, union.loc[found[0].index], found[0]["prompt"]))
     kept = cell.pictures("kept")
@@ -63,21 +65,6 @@ def _rows(under: str, success: pd.Series, prompts: pd.Series) -> pd.DataFrame:
 def _hash(text: str) -> str:
     """What stands for a text, for some may not be shown."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def different(cell: Cell, attack: str, rows: pd.DataFrame) -> pd.Series:
-    """How many different pictures were judged for each prompt up to the success, or to the end, the un-attacked too.
-
-    rows: Cell.attack with `images` and `adversarial_seed`. A text that is tried again draws the same picture, if the
-    seed is the prompt's own. Without a record of the texts, or where the seed differs or an embedding stands for text,
-    every picture counts as another.
-    """
-    path = cell.folder / f"attack-{attack}.parquet"
-    there = pq.read_schema(path).names
-    if JUDGED not in there or "adversarial_embedding" in there or (rows["adversarial_seed"] != rows["seed"]).any():
-        return rows["images"]
-    texts = pd.read_parquet(path, columns=["prompt_id", JUDGED]).set_index("prompt_id")[JUDGED].loc[rows.index]
-    return pd.Series([len(set(judged) | {own}) for judged, own in zip(texts, rows["prompt"], strict=True)], rows.index)
 
 
 def write(frame: pd.DataFrame, path: Path) -> None:

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from eraseflow import verdict
 from eraseflow.metrics.rates import Rate
 from eraseflow.params import Params
-from eraseflow.report import baselines, budget, costs, gallery, orders, pareto, reproduction, sweep, transfer
-from eraseflow.report.cells import CellError, read_json, withheld
+from eraseflow.report import baselines, budget, collapsed, costs, gallery, orders, pareto, reproduction, sweep, transfer
+from eraseflow.report.cells import CellError, read_json, read_reference, withheld
 from eraseflow.report.counterparts import TESTBED
 from eraseflow.report.data_uri import data_uri
 from eraseflow.report.plots import asr_vs_cost, encode, fid_vs_attack
@@ -83,7 +83,7 @@ def render(params: Params, found: Findings, read: Read) -> str:
         transfer_caption=transfer.CAPTION,
         asr_vs_cost=_widths(lambda columns: asr_vs_cost(params, frame, found.costs, columns), 1, 3),
         cost_caption=costs.CAPTION,
-        costs=costs.readable(found.costs).to_dict("split"),
+        costs=costs.readable(found.costs, collapsed.marks(frame)).to_dict("split"),
         caution=pareto.CAUTION,
         orders=found.orders.to_dict("records"),
         orders_note=orders.NOTE,
@@ -93,7 +93,7 @@ def render(params: Params, found: Findings, read: Read) -> str:
             _concept(params, found, read.cells, read.concepts, name, read.drawn) for name in params.table.concepts
         ],
         judges=_judges(read.judges),
-        real=read_json(read.reference, ["pictures", "sha256"]),
+        real=read_reference(read.reference),
         base={name: _picture(read.base / f"{name}.png") for name in ("losses", "samples")},
         versions={name: version(name) for name in PACKAGES},
     )
@@ -121,9 +121,17 @@ def _widths(draw: Callable[[int], Figure], *columns: int) -> dict[int, str]:
     return {count: data_uri(encode(draw(count), "svg"), "image/svg+xml") for count in columns}
 
 
+def _spans(methods: list[str]) -> list[int]:
+    """Of each row that is the first of its method how many rows the method has, of the others 0."""
+    return [0 if at and methods[at - 1] == method else methods.count(method) for at, method in enumerate(methods)]
+
+
 def _concept(params: Params, found: Findings, cells: Path, concepts: Path, name: str, drawn: Path) -> dict[str, Any]:
     frame = found.table
-    text = readable(params, frame, name)
+    text, marked = readable(params, frame, name), collapsed.marks(frame)
+    found_prompts = gallery.found(params, cells, name, withheld(concepts, name) if params.report.blur else {})
+    for one in found_prompts:
+        one["method"], one["attack"] = collapsed.titled(name, one["method"], one["attack"], marked)
     return {
         "name": name,
         "block": params.concepts[name],
@@ -138,6 +146,7 @@ def _concept(params: Params, found: Findings, cells: Path, concepts: Path, name:
         "glance": at_a_glance(frame, name),
         "columns": list(text.columns),
         "rows": text.to_numpy().tolist(),
+        "spans": _spans(frame.loc[frame["concept"] == name, "method"].tolist()),
         "per_attack": per_attack(frame, name),
         "luck": baselines.sentences(frame[frame["concept"] == name]),
         "grid": _picture(drawn / "grids" / f"{name}.png"),
@@ -147,7 +156,7 @@ def _concept(params: Params, found: Findings, cells: Path, concepts: Path, name:
             for attack in params.table.transfer
         ],
         "kept_grid": _picture(drawn / "grids" / f"{name}_kept.png"),
-        "found": gallery.found(params, cells, name, withheld(concepts, name) if params.report.blur else {}),
+        "found": found_prompts,
         "most_found": gallery.most(params),
     }
 

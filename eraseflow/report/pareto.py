@@ -72,8 +72,8 @@ def unerased(rows: pd.DataFrame) -> list[str]:
     if left.empty:
         return []
     rates = [
-        f"{row.Index} {Rate(int(row.pre_successes), int(row.n_prompts), getattr(row, 'pre_effective', None))}"
-        for row in left.itertuples()
+        f"{collapsed.name(row)} {Rate(int(row['pre_successes']), int(row['n_prompts']), row.get('pre_effective'))}"
+        for row in left.reset_index().to_dict("records")
     ]
     return [f"Not erased, even un-attacked more than half of the {before} successes are left: {', '.join(rates)}."]
 

@@ -117,7 +117,7 @@ def _against(params: Params, frame: pd.DataFrame, columns: int, x: str, label: s
     handles.append(Line2D([], [], linestyle="none", marker="o", markersize=6, color="#555555", markerfacecolor="white"))
     if collapsed.flags(best).any():
         handles.append(Line2D([], [], linestyle="none", marker="x", markersize=8, color="#555555"))
-        names.append("collapsed: draws empty pictures")
+        names.append(collapsed.LEGEND)
     figure.legend(handles, names, loc="outside lower center", ncols=beside)
     return figure
 

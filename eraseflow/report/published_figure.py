@@ -151,7 +151,8 @@ def _footnotes(params: Params, rows: pd.DataFrame, ours: pd.DataFrame, width: in
             "pictures; dotted: to the same method as published."
         )
     elif params.table.testbed == TESTBED:
-        lines.append(f"No marker is filled: the table has no row of {NUDITY} under {ATTACK} with an FID of {CLEAN}.")
+        wanted = f"{NUDITY} under {ATTACK} with an FID of {CLEAN}"
+        lines.append(f"No marker is filled: the table has no row of {wanted} that has not collapsed.")
     else:
         lines.append(f"No marker is filled: this report's table is of the testbed {params.table.testbed}.")
     used = {note for notes in rows["notes"] for note in notes}

@@ -15,12 +15,13 @@ from matplotlib.patches import Patch
 from eraseflow.definitions import definition
 from eraseflow.metrics.rates import Rate
 from eraseflow.params import ConceptJudge, Params
+from eraseflow.report import collapsed, plausible
 from eraseflow.report.cells import Cell, CellError, read_frame
 from eraseflow.report.plots import STYLE, looks_of
 
 THRESHOLDS = np.linspace(0, 1, 201).round(3)  # so that 0.6 is the 0.6 of params.yaml
 COLUMNS = ["concept", "method", "attack", "threshold", "n_prompts"]
-COLUMNS += [f"{rate}{end}" for rate in ("pre_asr", "asr") for end in ("", "_low", "_high")]
+COLUMNS += [*(f"{rate}{end}" for rate in ("pre_asr", "asr") for end in ("", "_low", "_high")), "collapsed"]
 CAPTION = (
     "Success of each method's strongest attack at other thresholds. Solid, with its 95 % Wilson band: un-attacked or "
     "attacked; dashed: un-attacked. An attack ends at its first success by the protocol's threshold (vertical line), "
@@ -37,11 +38,14 @@ def counted(judge: ConceptJudge) -> tuple[list[str], float | None]:
     return list(judge.counts), getattr(judge, "threshold", None)
 
 
-def curves(params: Params, cells: Path, attacks: dict[tuple[str, str], str]) -> pd.DataFrame:
+def curves(
+    params: Params, cells: Path, attacks: dict[tuple[str, str], str], marked: collapsed.Marks = frozenset()
+) -> pd.DataFrame:
     """ASR at every one of THRESHOLDS for the concepts whose judge has a threshold; no row without such a concept.
 
     attacks: (concept, method) -> the attack to show. Rates are fractions 0..1 with 95 % Wilson intervals; `asr` counts
-    prompts that succeed un-attacked or in the picture that the attack ended with.
+    prompts that succeed un-attacked or in the picture that the attack ended with. collapsed: whether the row is
+    `marked` so.
     Raises: CellError where raw scores are missing.
     """
     rows: list[dict[str, Any]] = []
@@ -53,8 +57,11 @@ def curves(params: Params, cells: Path, attacks: dict[tuple[str, str], str]) -> 
             attack = attacks[concept, method]
             plain, after, texts = _scores(Cell.of(cells, concept, method), attack, labels)
             before, either = _rates(plain, texts), _rates(np.maximum(plain, after), texts)
+            named: dict[str, Any] = {"concept": concept, "method": method, "attack": attack, "n_prompts": len(plain)}
+            named["collapsed"] = (concept, method, attack) in marked
             rows += [
-                {"concept": concept, "method": method, "attack": attack, "threshold": at, "n_prompts": len(plain)}
+                named
+                | {"threshold": at}
                 | {"pre_asr": pre[0], "pre_asr_low": pre[1], "pre_asr_high": pre[2]}
                 | {"asr": asr[0], "asr_low": asr[1], "asr_high": asr[2]}
                 for at, pre, asr in zip(THRESHOLDS, before, either, strict=True)
@@ -76,12 +83,16 @@ def _scores(cell: Cell, attack: str, labels: list[str]) -> tuple[np.ndarray, np.
     """The highest counted score (n,) of each target prompt, of its un-attacked picture and of the attack's last one;
     and the prompts' texts.
     """
+    ranges = dict.fromkeys(labels, plausible.SCORE)
     attacked = cell.attack(attack, tuple(labels))
-    after = attacked[labels].max(axis=1)
-    judged = read_frame(cell.folder / "judged.parquet", ["prompt_id", "role", *labels])
-    plain = judged[judged["role"] == "target"].set_index("prompt_id")[labels].max(axis=1)
-    if not plain.index.is_unique or set(plain.index) != set(after.index) or plain.isna().any() or after.isna().any():
-        raise CellError(f"{cell.folder / 'judged.parquet'}: not the raw scores of attack-{attack}.parquet's prompts")
+    plausible.check(cell.folder / f"attack-{attack}.parquet", attacked.reset_index(), ranges, "prompt_id")
+    path = cell.folder / "judged.parquet"
+    judged = read_frame(path, ["prompt_id", "role", *labels])
+    judged = judged[judged["role"] == "target"]
+    plausible.check(path, judged, ranges, "prompt_id")
+    after, plain = attacked[labels].max(axis=1), judged.set_index("prompt_id")[labels].max(axis=1)
+    if not plain.index.is_unique or set(plain.index) != set(after.index):
+        raise CellError(f"{path}: not the raw scores of attack-{attack}.parquet's prompts")
     return plain.loc[after.index].to_numpy(), after.to_numpy(), attacked["prompt"]
 
 
@@ -102,6 +113,9 @@ def sweep(params: Params, frame: pd.DataFrame, columns: int = 3) -> Figure:
             colour, _ = styles[str(method)]
             axes.plot(rows["threshold"], 100 * rows["asr"], color=colour, zorder=3)
             axes.plot(rows["threshold"], 100 * rows["pre_asr"], "--", color=colour, linewidth=1, zorder=3)
+            if rows["collapsed"].any():  # a cross where the line is exact
+                at = rows.loc[(rows["threshold"] - threshold).abs().idxmin()]
+                axes.plot(threshold, 100 * at["asr"], "x", color=colour, markersize=8, zorder=4)
             axes.fill_between(
                 rows["threshold"], 100 * rows["asr_low"], 100 * rows["asr_high"], color=colour, alpha=0.15, linewidth=0
             )
@@ -119,5 +133,8 @@ def sweep(params: Params, frame: pd.DataFrame, columns: int = 3) -> Figure:
     handles: list[Artist] = [Line2D([], [], color=colour) for colour, _ in styles.values()]
     handles += [Line2D([], [], color="#555555", linestyle="--", linewidth=1), Patch(color="#555555", alpha=0.15)]
     names = [*styles, "un-attacked", "95 % interval"]
+    if frame["collapsed"].any():
+        handles.append(Line2D([], [], linestyle="none", marker="x", color="#555555"))
+        names.append(collapsed.LEGEND)
     figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 2 * columns))
     return figure

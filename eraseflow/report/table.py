@@ -17,7 +17,7 @@ from eraseflow.report.pairs import letters, pairs, with_one
 REFERENCE = "eraseflow"  # the method that the others are compared with, prompt by prompt
 NETWORKS = ["fd_name", "clip_name"]
 SCORES = ["fd", "fd_name", "fd_n", "clip_score", "clip_name", "clip_n"]
-LUCK_FORMATS = "{:.0f}", "{:.0f}", "{:.3g}", "{:.3g}", "{:.0f}"
+LUCK_FORMATS = "{:.0f}", "{:.0f}", "{:.3g}", "{:.3g}", "{:.0f}", "{:.0f}"
 FORMATS = {
     **dict.fromkeys(["pre_asr", "pre_asr_low", "pre_asr_high", "asr", "asr_low", "asr_high"], "{:.4f}"),
     **dict.fromkeys(["asr_attackable", "asr_attackable_low", "asr_attackable_high"], "{:.4f}"),
@@ -48,6 +48,9 @@ def table(params: Params, cells: Path, concepts: Path) -> pd.DataFrame:
     the table; NaN for REFERENCE itself. ties: the letters of pairs.letters under this attack. any_...: of the prompts
     on which any attack succeeds, the same in every row of a method. ..._effective: see rates.effective.
 
+    named_successes: of those found by attacking, where what the attack chose names the concept. distinct_pictures: the
+    judged ones of all prompts without repeats. blind: the method works while a picture is drawn, and the attack's
+    gradients do not pass through that.
     n_official counts the rows of the prompt file, n_excluded those that the safety gate left out, n_prompts those
     used, the denominators; n_attackable of these are attacked by UnlearnDiffAtk as published, and `asr_attackable` is
     over these alone (NaN where there are none). n_blocked counts adversarial texts that the gate stopped.
@@ -60,12 +63,9 @@ def table(params: Params, cells: Path, concepts: Path) -> pd.DataFrame:
     found, rows = outcomes(params, cells), []
     for (concept, method), own in found.groupby(["concept", "method"], sort=False):
         cell, counts = Cell.of(cells, str(concept), str(method)), read_counts(concepts, str(concept))
-        rows += [_row(params, cell, counts, attack, own) for attack in params.table.attacks]
+        rows += [_row(params, cell, counts, attack, own) for attack in params.attacks_on(str(method))]
     frame = _tested(pd.DataFrame(rows), found)
-    for column in NETWORKS:
-        networks = frame[column].unique()
-        if len(networks) > 1:
-            raise CellError(f"{cells}: {column} differs between cells ({', '.join(networks)}); they do not compare")
+    check_networks(frame, str(cells))
     for column in further_clip(frame):
         if frame[column].isna().any():
             raise CellError(f"{cells}: only some of the cells have a {column}; run `dvc repro`")
@@ -75,6 +75,14 @@ def table(params: Params, cells: Path, concepts: Path) -> pd.DataFrame:
                 name = title(column)
                 raise CellError(f"{cells}/{concept}: only some of the cells have a {name}; run `dvc repro`")
     return frame
+
+
+def check_networks(frame: pd.DataFrame, where: str) -> None:
+    """Raises: CellError where rows have scores of different networks."""
+    for column in NETWORKS:
+        networks = frame[column].unique()
+        if len(networks) > 1:
+            raise CellError(f"{where}: {column} differs between cells ({', '.join(networks)}); they do not compare")
 
 
 def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str, own: pd.DataFrame) -> dict[str, Any]:
@@ -87,7 +95,7 @@ def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str, own: p
     for file, found in (("scores.json", scores["judge"]), (f"attack-{attack}.json", costs["judge"])):
         if found != judge:
             raise CellError(f"{cell.folder}/{file}: is by the judge {found}, the concept's is {judge}; run `dvc repro`")
-    attacked = cell.attack(attack, ("blocked", "attackable"))
+    attacked = cell.attack(attack, ("blocked", "attackable", "named", "distinct"), scores=True)
     found = attacked[attacked["attackable"]]
     for kind, count, wanted in (
         ("prompts", len(attacked), counts["used"]),
@@ -144,6 +152,9 @@ def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str, own: p
         "attackable_effective": attackable.effective if attackable else float("nan"),
         "any_effective": union.effective,
         "kept_effective": kept.effective if kept else float("nan"),
+        "blind": params.blind(attack, cell.method),
+        "named_successes": int((attacked["success"] & ~attacked["pre_success"] & attacked["named"]).sum()),
+        "distinct_pictures": int(attacked["distinct"].sum()),
         "judge": judge,
         "kept_accuracy": kept.value if kept else float("nan"),
         "kept_low": kept.low if kept else float("nan"),
@@ -218,7 +229,7 @@ def metrics(frame: pd.DataFrame) -> str:
         for name in ("kept_accuracy", "fd", "clip_score"):
             method[name] = _rounded(row, name)
         rates = {name: _rounded(row, name) for name in ("pre_asr", "asr", "asr_attackable")}
-        method.setdefault("attacks", {})[row["attack"]] = rates
+        method.setdefault("attacks", {})[row["attack"]] = rates | ({"collapsed": True} if row["collapsed"] else {})
     return json.dumps(tree, indent=2, allow_nan=False) + "\n"
 
 

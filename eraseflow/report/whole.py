@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -11,8 +12,10 @@ from eraseflow.outputs import write_bytes, write_csv, write_text
 from eraseflow.params import Params
 from eraseflow.project import files
 from eraseflow.report import pareto, plots
+from eraseflow.report.cells import CellError
 from eraseflow.report.data_uri import data_uri
 from eraseflow.report.readable import at_a_glance
+from eraseflow.report.table import check_networks
 from eraseflow.report.templates import template
 
 # What each concept's report has, by its name here.
@@ -30,34 +33,55 @@ def write(params: Params, tuned_on: Sequence[str], out: Path) -> None:
 
     tuned_on: the concepts on which settings were tuned. Concepts of params' table without a folder are left out. The
     page says which these and those are.
+    Raises: CellError with one line where a file cannot be read, or tables that were made at different times do not
+    compare.
     """
     there = [name for name in params.table.concepts if (out / name / "table.csv").is_file()]
-    for whole, part in LISTS.items():
-        rows = [pd.read_csv(out / name / part, dtype=str, keep_default_na=False) for name in there]
+    lists = {whole: [_read(out / name / part, dtype=str, keep_default_na=False) for name in there]
+             for whole, part in LISTS.items()}  # fmt: skip
+    check_networks(pd.concat(lists["table.csv"]), str(out))
+    for whole, rows in lists.items():
         write_csv(pd.concat(rows), out / whole)
-    frame = pd.read_csv(out / "table.csv")
+    frame = _read(out / "table.csv")
+    missing = [name for name in params.table.concepts if name not in there]
+    params = _of(params, there, frame)
     for kind in ("png", "svg"):
-        write_bytes(plots.encode(plots.fid_vs_attack(_of(params, there), frame), kind), out / f"fid_vs_attack.{kind}")
-    write_text(_page(params, there, frame, out, tuned_on), out / "index.html")
+        write_bytes(plots.encode(plots.fid_vs_attack(params, frame), kind), out / f"fid_vs_attack.{kind}")
+    write_text(_page(params, missing, frame, out, tuned_on), out / "index.html")
 
 
-def _of(params: Params, concepts: Sequence[str]) -> Params:
-    table = params.table.model_copy(update={"concepts": list(concepts)})
-    return params.model_copy(update={"table": table})
+def _read(path: Path, **form: Any) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, **form)
+    except (OSError, ValueError) as error:  # pandas' errors are of the second kind
+        what = f"cannot be read ({str(error).splitlines()[0]}); take the folder away, and `full` makes it anew"
+        raise CellError(f"{path}: {what}") from None
 
 
-def _page(params: Params, there: Sequence[str], frame: pd.DataFrame, out: Path, tuned_on: Sequence[str]) -> str:
-    fronts = pd.read_csv(out / "pareto.csv", keep_default_na=False)
+def _of(params: Params, concepts: Sequence[str], frame: pd.DataFrame) -> Params:
+    """With these concepts, and the methods and attacks that a table has as it was published, though they have left."""
+    names: dict[str, list[str]] = {"concepts": list(concepts)}
+    for column in ("method", "attack"):
+        names[f"{column}s"] = [*dict.fromkeys([*getattr(params.table, f"{column}s"), *frame[column]])]
+    return params.model_copy(update={"table": params.table.model_copy(update=names)})
+
+
+def _page(params: Params, missing: Sequence[str], frame: pd.DataFrame, out: Path, tuned_on: Sequence[str]) -> str:
+    fronts = _read(out / "pareto.csv", keep_default_na=False)
     for name in ("dominated_by", "overlapping"):
-        fronts[name] = fronts[name].str.split()
-    figures = {columns: plots.fid_vs_attack(_of(params, there), frame, columns) for columns in (1, 3)}
+        fronts[name] = fronts[name].astype(str).str.split()
+    # Text, where one of the tables is older than the column.
+    fronts["collapsed"] = fronts.get("collapsed", pd.Series(False, fronts.index)).astype(str) == "True"
+    figures = {columns: plots.fid_vs_attack(params, frame, columns) for columns in (1, 3)}
     return template("whole.html.j2").render(
         params=params,
-        missing=[name for name in params.table.concepts if name not in there],
+        missing=missing,
         figures={
             columns: data_uri(plots.encode(figure, "svg"), "image/svg+xml") for columns, figure in figures.items()
         },
-        concepts=[_concept(params, name, frame, fronts) | {"commit": made_by(out / name)} for name in there],
+        concepts=[
+            _concept(params, name, frame, fronts) | {"commit": made_by(out / name)} for name in params.table.concepts
+        ],
         tuned_on=tuned_on,
         caution=pareto.CAUTION,
         hours=seconds(frame) / 3600,

@@ -1,4 +1,4 @@
-"""The emoji testbed: a small Stable Diffusion that this project trains itself, of four artists' emoji."""
+"""The emoji testbed: a small Stable Diffusion that this project trains itself, of emoji in five styles."""
 
 from pathlib import Path
 
@@ -21,8 +21,9 @@ THREADS = 1
 LICENCE = (
     "cc-by-sa-4.0",
     "CC BY-SA 4.0. The base model is trained on emoji by Twemoji (CC BY 4.0, copyright Twitter, Inc. and other "
-    "contributors), OpenMoji (CC BY-SA 4.0, the open-source emoji and icon project) and Fluent Emoji (MIT, copyright "
-    "Microsoft Corporation); whether a model derives from its pictures is not settled, so it is treated as if it did.",
+    "contributors), OpenMoji (CC BY-SA 4.0, the open-source emoji and icon project), Fluent Emoji (MIT, copyright "
+    "Microsoft Corporation) and Noto Emoji (Apache-2.0, copyright Google Inc.); whether a model derives from its "
+    "pictures is not settled, so it is treated as if it did.",
 )
 PICTURES = Path("data/emoji/pictures.parquet")
 PICTURED = [f"object/{name};style/{style}" for name in NAMES for style in STYLES]  # what kept prompts may expect

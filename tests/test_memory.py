@@ -1,0 +1,63 @@
+"""Too little memory, the processor's or a GPU's, is one line that says what helps."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from eraseflow import memory, stage, train
+from eraseflow.emoji import denoiser
+
+ERRORS = [
+    MemoryError(),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes\nat"),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nIf reserved but"),
+    torch.cuda.OutOfMemoryError("CUDA out of memory."),
+    RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_a_stage_without_enough_memory_is_one_line(error, tmp_path, monkeypatch):
+    def main() -> None:
+        raise error
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(stage.SOCKET, raising=False)
+    with pytest.raises(SystemExit, match=r"out of memory \(.+\); set ERASEFLOW_BATCH to fewer pictures a batch") as end:
+        stage.run(main)
+    assert "\n" not in str(end.value) and str(end.value).endswith("its batch_size in params.yaml")
+
+
+def test_another_error_keeps_its_traceback():
+    with pytest.raises(RuntimeError, match=r"^shapes$"), memory.explained("it"):
+        raise RuntimeError("shapes")
+
+
+@pytest.mark.parametrize(("module", "helps"), [("eraseflow", "ERASEFLOW_BATCH"), ("eraseflow.train", "--batch_size")])
+def test_a_command_without_enough_memory_is_one_line(module, helps):
+    code = (
+        "import argparse, runpy, sys\n"
+        "def full(*_, **__): raise MemoryError\n"
+        "argparse.ArgumentParser.parse_known_args = full\n"
+        f"sys.argv = ['x', 'check']; runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith(f"python -m {module}: out of memory (") and helps in done.stderr
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_what_does_not_fit_into_memory_is_not_called_damaged(error, tmp_path, monkeypatch):
+    (tmp_path / "state.pt").touch()
+
+    def load(*_, **__):
+        raise error
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(type(error)):
+        train.resume(None, {}, tmp_path)
+    with pytest.raises(type(error)):
+        denoiser._saved(tmp_path / "state.pt", ["losses"])
