@@ -27,7 +27,7 @@ def test_a_cell_that_one_seed_lacks_is_left_out():
 
 
 def test_other_prompts_do_not_compare():
-    with pytest.raises(ValueError, match="n_prompts differs"):
+    with pytest.raises(SystemExit, match="n_prompts differs between the tables of the seeds"):
         seeds.seeds([table(5), table(2).assign(n_prompts=9)])
 
 
