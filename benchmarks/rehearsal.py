@@ -169,15 +169,15 @@ def rehearse(
     return pd.read_csv(figures)
 
 
-def matrix_speed() -> float:
-    """TFLOP/s of a product of two matrices of 4,096 x 4,096, as the suite computes on this machine."""
+def matrix_speed(side: int = 4096) -> float:
+    """TFLOP/s of a product of two square matrices, as the suite computes on this machine."""
     device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
-    matrix = torch.rand(4096, 4096, device=device, dtype=dtype)
+    matrix = torch.rand(side, side, device=device, dtype=dtype)
     best = 0.0
     for _ in range(3):
         started = time.perf_counter()
         (matrix @ matrix)[0, 0].item()
-        best = max(best, 2 * 4096**3 / 1e12 / (time.perf_counter() - started))
+        best = max(best, 2 * side**3 / 1e12 / (time.perf_counter() - started))
     return best
 
 

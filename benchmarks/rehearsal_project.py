@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from eraseflow import launcher
+from eraseflow import launcher, work_copy
 from eraseflow.judges import imagenet_objects
 from eraseflow.metrics import clean_fid_inception
 
@@ -36,13 +36,18 @@ class Size:
 
 
 def copy(project: Path, folder: Path) -> None:
-    """The project's files, without what git ignores, and a DVC cache of its own; what the copy has computed stays."""
+    """The project's files, without what git ignores, and a DVC cache of its own; what the copy has computed stays.
+
+    Of dvc.lock, which DVC reads and writes after every stage, it gets what is not of the project's cells.
+    """
     listed = _call(project, "git", "ls-files", "-co", "--exclude-standard", "-z").split("\0")
     for name in filter(None, listed):
-        kept = name == "dvc.lock" and (folder / name).exists()
-        if (project / name).is_file() and not kept:
+        if (project / name).is_file() and name != "dvc.lock":
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(project / name, folder / name)
+    if not (folder / "dvc.lock").exists():
+        record = work_copy.read_lock(project / "dvc.lock")
+        work_copy.write_lock(folder / "dvc.lock", {name: stage for name, stage in record.items() if name in MADE})
     _call(folder, "git", "init", "-q")
     dvc = [sys.executable, "-m", "dvc"]
     _call(folder, *dvc, "config", "--local", "cache.type", "reflink,hardlink,symlink,copy")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_chain import clone, edit_params, shorten
+from project_clone import clone, edit_params, few_prompts, shorten
 
 UNSHARE = ["unshare", "--user", "--map-user=12345", "--map-group=12345", "--net"]
 # The folder of the container's python, and nothing else: no home, name, language or cache.
@@ -36,9 +36,7 @@ pytestmark = [
 def project(tmp_path_factory) -> Path:
     """A clone with a miniature table, in a folder whose name has spaces, quotes and letters beyond ASCII."""
     folder = clone(tmp_path_factory.mktemp("container") / "it's a “böx”")
-    for prompts in (folder / "prompts" / "emoji").glob("*.csv"):
-        if prompts.stem != "kept":
-            prompts.write_text("\n".join(prompts.read_text(encoding="utf-8").splitlines()[:3]) + "\n", encoding="utf-8")
+    few_prompts(folder, 2)
     edit_params(folder, shorten)
     edit_params(folder, lambda raw: raw["table"].update(methods=["uce"]))
     return folder

@@ -48,7 +48,9 @@ def train(concept: str, method: str, edit: Edit) -> Path:
 def score(concept: str, cell: Path, **change) -> None:
     (cell / "scores.json").write_text(json.dumps(SCORES | change))
     attack = pd.DataFrame({"prompt_id": [f"target-{row:04d}" for row in range(36)], "prompt": "x", "seed": 1})
-    attack = attack.assign(pre_success=False, success=[row < 9 for row in range(36)], step=1, adversarial_prompt="x")
+    success = [row < 9 for row in range(36)]
+    step = [1 if succeeds else -1 for succeeds in success]
+    attack = attack.assign(pre_success=False, success=success, step=step, adversarial_prompt="x")
     attack.to_parquet(cell / "attack-unlearndiffatk.parquet")
     (export.CONCEPTS / concept).mkdir(parents=True, exist_ok=True)
     counts = {"official": 40, "excluded_by_safety_gate": 4, "attackable": 36, "used": 36, "kept": {"used": 144}}

@@ -123,7 +123,7 @@ def test_stages_at_the_same_time(project):
 
 def test_project_code_is_read_anew_by_every_stage(project):
     write(project, "from eraseflow import NUMBER\nprint(NUMBER, sorted(m for m in sys.modules if 'eraseflow' in m))")
-    loaded = "['eraseflow', 'eraseflow.project', 'eraseflow.project.locks', 'eraseflow.stage']"
+    loaded = "['eraseflow', 'eraseflow.memory', 'eraseflow.project', 'eraseflow.project.locks', 'eraseflow.stage']"
     change = "echo NUMBER = {} >eraseflow/__init__.py; python stages/it.py; "
     shown = output(project, change.format(1) + change.format(222))
     assert shown == f"1 {loaded}\n222 {loaded}\n"

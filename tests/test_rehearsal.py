@@ -1,9 +1,11 @@
 """The rehearsal of the sd14 table, on a miniature pipeline and few of the true networks."""
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from project_clone import only
 
 ROOT = Path(__file__).parent.parent
 SHAPE = {
@@ -34,10 +36,12 @@ def rehearsal(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     import rehearsal
 
+    monkeypatch.setattr(rehearsal, "matrix_speed", partial(rehearsal.matrix_speed, 256))
     return rehearsal
 
 
 def cut(raw: dict) -> None:
+    only(raw, ["nudity"], ["original", "uce"], ["unlearndiffatk"])
     raw["table"] |= {"concepts": ["nudity"], "methods": ["original", "uce"], "attacks": ["unlearndiffatk"]}
     raw["testbeds"]["sd14"]["clip"] = ["clip_vit_b32"]
     raw["concepts"]["nudity"]["scored_by"] = []

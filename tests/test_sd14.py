@@ -1,6 +1,7 @@
 """The sd14 testbed on a miniature of the same classes: loading, solver, methods and attacks in both precisions."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from miniature_sd import build
 from open_clip.tokenizer import SimpleTokenizer
 from PIL import Image
+from small_chain import another
 
 from eraseflow import cells, params, rounds, sampling, victim
 from eraseflow.attacks import unlearndiffatk
@@ -53,6 +55,12 @@ def concept() -> Concept:
 
 def load(model: str, monkeypatch, precision: str = "fp32") -> StableDiffusionPipeline:
     monkeypatch.setattr(cells, "PRECISION", precision)
+    return another(loaded(model, precision))
+
+
+@cache
+def loaded(model: str, precision: str) -> StableDiffusionPipeline:
+    """In cells.PRECISION, which this is; to be copied, for CLIP's tokenizer takes half a second to load."""
     return sd14.load_pipeline(model, "cpu")
 
 
@@ -273,12 +281,12 @@ def test_a_compiled_unet_trains_and_draws_the_same(model, monkeypatch, concept):
     wanted = eraseflow.erase(load(model, monkeypatch), concept, settings, seed=0)
     drawn = draw(wanted.apply(load(model, monkeypatch))).int()
     monkeypatch.setenv("ERASEFLOW_COMPILE", "eager")
-    pipeline = load(model, monkeypatch)
+    pipeline = sd14.load_pipeline(model, "cpu")
     assert pipeline.unet._compiled_call_impl is not None
     edit = eraseflow.erase(pipeline, concept, settings, seed=0)
     for name, tensor in wanted.tensors.items():
         torch.testing.assert_close(edit.tensors[name], tensor, rtol=1e-4, atol=1e-6)
-    assert (draw(edit.apply(load(model, monkeypatch))).int() - drawn).abs().max() <= 1
+    assert (draw(edit.apply(sd14.load_pipeline(model, "cpu"))).int() - drawn).abs().max() <= 1
 
 
 @pytest.mark.parametrize("missing", ["unet/diffusion_pytorch_model.safetensors", "model_index.json"])

@@ -18,8 +18,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from miniature_sd import build
 from PIL import Image
+from project_clone import as_stage, call, cells, clone, edit_params, hand_over, only, repro
 from safetensors.torch import load_file, save_file
-from test_chain import call, cells, clone, edit_params, repro
 
 from eraseflow import images
 from eraseflow.judges import nudenet
@@ -72,6 +72,7 @@ def similarity(network, pictures, texts):
 
 def miniaturise(folder: Path, weights: Path):
     def change(raw: dict) -> None:
+        only(raw, CONCEPTS, ["original", *METHODS], ["unlearndiffatk"])
         raw["table"] |= {"testbed": "sd14", "concepts": CONCEPTS, "methods": METHODS, "attacks": ["unlearndiffatk"]}
         raw["testbeds"]["sd14"] |= {
             "model": str(folder / "model"), "features": "colours", "clip": ["colours"], "i2p": "data/i2p.csv",
@@ -146,7 +147,8 @@ def test_the_table_counts_and_names_its_judges(chain):
     assert table.n_prompts.loc["van_gogh"].eq(2).all() and table.n_prompts.loc["pegasus"].gt(2).all()
     assert table.fd_name.eq("FD colours").all() and table.clip_name.eq("CLIP score colours").all()
     assert table.kept_accuracy.isna().all(), "captions have no judge"
-    assert (chain[0] / "reports" / "reproduction.csv").stat().st_size > 1000
+    for name in ("reproduction.csv", "table.md", "table.tex", "index.html", "fid_vs_attack.png", "fid_vs_attack.svg"):
+        assert (chain[0] / "reports" / name).stat().st_size > 1000
 
 
 def test_nudenet_scored_every_picture(chain):
@@ -200,8 +202,8 @@ def test_kinds_have_their_own_settings(chain):
 def test_nothing_is_out_of_date_and_a_cell_can_be_exported(chain):
     folder = chain[0]
     assert repro(folder) == set()
-    command = ["-m", "eraseflow", "export", "--concept", "pegasus", "--method", "eraseflow", "exported"]
-    call(folder, sys.executable, *command)
+    command = [as_stage("__main__", folder), "export", "--concept", "pegasus", "--method", "eraseflow", "exported"]
+    call(folder, sys.executable, *command, **hand_over(folder))
     pipeline = StableDiffusionPipeline.from_pretrained(folder / "exported")
     assert pipeline("a Pegasus", num_inference_steps=2).images[0].size == (64, 64)
     assert "“Pegasus”, with “Horse” in its place" in (folder / "exported" / "README.md").read_text()
@@ -237,7 +239,7 @@ def test_another_base_model_at_its_path_is_seen_by_the_launcher_and_by_a_cell(ch
             assert f"{file} is new or has changed; `python -m eraseflow repro` runs concept@{concept}," in said
         command = ["-m", "stages.sample", "--concept", "nudity", "--prompts", "data/concepts/nudity/prompts.csv"]
         command += ["--edit", "data/cells/nudity/eraseflow/edit", "--out", "new.parquet"]
-        done = call(folder, sys.executable, *command, check=False)
+        done = call(folder, sys.executable, *command, check=False, **hand_over(folder))
         assert done.returncode == 1 and not (folder / "new.parquet").exists()
         assert f"{file}: is not what data/concepts/nudity/model.json has noted" in done.stderr
     finally:

@@ -1,7 +1,6 @@
 """`python -m eraseflow.train`, the authors' command: its options, its checkpoints, what it leaves behind."""
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -15,13 +14,12 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from miniature_sd import build
+from project_clone import ENVIRONMENT, ROOT, as_stage, call, hand_over
 from safetensors.torch import load_file
 
 from eraseflow import params, train
 from eraseflow.testbeds import sd14
 
-ROOT = Path(__file__).parent.parent
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "ERASEFLOW_DEVICE": "cpu", "PYTHONPATH": str(ROOT)}
 # The README's command, word for word but for the model, and smaller where only time is at stake.
 PUBLISHED = [
     "--target_prompt", "Nike Shoes", "--anchor_prompt", "Sports Shoes", "--name", "erasure", "--seed", "0",
@@ -33,14 +31,8 @@ PUBLISHED = [
 SHORT = ["--target_prompt", "unicorn", "--anchor_prompt", "horse", "--name", "short", "--num_steps", "5"]
 
 
-def command(folder: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "eraseflow.train", *options]
-
-
 def run(folder: Path, *options: str) -> subprocess.CompletedProcess:
-    done = subprocess.run(command(folder, *options), cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done
+    return call(folder, sys.executable, as_stage("train", folder), *options, **hand_over(ROOT))
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +87,10 @@ def test_its_lora_loads_into_plain_diffusers_and_changes_what_is_drawn(trained, 
 @pytest.mark.slow
 def test_resumed_after_a_kill_it_gives_the_same_lora(trained, model, tmp_path):
     process = subprocess.Popen(
-        command(tmp_path, *PUBLISHED, "--model_id", model), cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "eraseflow.train", *PUBLISHED, "--model_id", model],
+        cwd=tmp_path,
+        env=ENVIRONMENT | {"PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
     )
     folder = tmp_path / "checkpoints" / "erasure"
     while not (folder / "state.pt").is_file() and process.poll() is None:
