@@ -18,6 +18,8 @@ ROOT = Path(__file__).parent.parent
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 ENVIRONMENT |= {"ERASEFLOW_DEVICE": "cpu"}
 
+# Stages whose results are in git. A clone takes these as they are, for to train them takes hours.
+IN_GIT = ["pictures", "base", "judges"]
 OF_REPORTS = ["matplotlib.pyplot", "statsmodels.stats.contingency_tables", "statsmodels.stats.proportion"]
 
 # `python -m eraseflow` with the server that there is already in the place of one of its own.
@@ -132,6 +134,8 @@ def clone(folder: Path) -> Path:
             shutil.copy2(ROOT / name, folder / name)
     lock = folder / "dvc.lock"
     work_copy.write_lock(lock, {name: stage for name, stage in work_copy.read_lock(lock).items() if "@" not in name})
+    for stage in IN_GIT:
+        freeze(folder, stage)
     call(folder, "git", "init", "-q")
     return folder
 

@@ -134,7 +134,6 @@ def test_the_whole_graph_ran(chain):
     _, ran = chain
     wanted = cells(CONCEPTS, METHODS, ["unlearndiffatk"]) | {f"concept@{name}" for name in CONCEPTS}
     assert wanted | {"reference@sd14", "report"} <= ran
-    assert not ran & {"pictures", "base", "judges"}
 
 
 def test_the_table_counts_and_names_its_judges(chain):
