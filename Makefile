@@ -1,4 +1,4 @@
-# make setup | repro | full | rehearsal | test | test-fast | lint | clean-work. ARGS are arguments of `dvc repro`, as in
+# make setup | repro | full | timings | rehearsal | test | test-fast | lint | clean-work. ARGS are arguments of `dvc repro`, as in
 # `make repro ARGS="-f base"`; TABLES are the tables of `make full`, all if left out.
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -7,7 +7,7 @@ READY := .venv/.ready
 # files keep the order of tests/conftest.py, the slow ones first.
 PYTEST := OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup repro full rehearsal test test-fast lint clean-work
+.PHONY: setup repro full timings rehearsal test test-fast lint clean-work
 
 # A second call at the same time waits until the first has installed everything, and then has nothing to do; on a network
 # disk that knows no locks nobody waits.
@@ -31,6 +31,10 @@ repro: setup
 # The table of all methods, concepts and attacks of the emoji testbed, into reports/full; hours, goes on after a stop.
 full: setup
 	.venv/bin/python -m eraseflow full $(TABLES) -- $(ARGS)
+
+# What was measured of the cells that are here, into reports/timings.csv; the next `make repro` shows it in the report.
+timings: setup
+	.venv/bin/python -m eraseflow timings
 
 # The paper's table cut down, on networks of the true size with random weights, in a folder outside: what breaks, and what
 # each stage takes. `make rehearsal ARGS="FOLDER --pixels 256"`.

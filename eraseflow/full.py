@@ -9,13 +9,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from eraseflow import timings
 from eraseflow.checks import check_table
 from eraseflow.mistakes import nearest
 from eraseflow.outputs import heal
 from eraseflow.params import Params, Table
 from eraseflow.project import locks
 from eraseflow.ready import ready
-from eraseflow.work_copy import left_out, run_tables
+from eraseflow.work_copy import CELLS, left_out, run_tables
 
 TESTBED, REPLAYED = "emoji", "unlearndiffatk"  # of one attack alone: replaying costs as much as attacking once more
 COPIES, REPORT = Path(".work/full"), Path("reports/full")
@@ -73,6 +74,16 @@ def run(params: Params, names: Sequence[str], for_dvc: Sequence[str] = ()) -> in
         if code == 0:
             summarise(full, list(every), REPORT)
     return code
+
+
+def reports(params: Params) -> dict[Path, tuple[Table, Path]]:
+    """The folder of the default table's report, and of each concept's whose cells are here: its table and its cells."""
+    found = {Path("reports"): (params.table, CELLS)}
+    for name in table(params).concepts:  # of further seeds nothing but table.csv is published
+        one, cells = tables(params)[name], COPIES / name / CELLS
+        if (REPORT / name).is_dir() and timings.complete(one, cells):
+            found[REPORT / name] = (one, cells)
+    return found
 
 
 def summarise(full: Params, every: Sequence[str], out: Path) -> None:

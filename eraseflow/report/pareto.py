@@ -15,7 +15,7 @@ from eraseflow.report.table import strongest
 
 BASE = "original"  # the unedited model is best in all but the concept, so it is no candidate
 OBJECTIVES = ["asr", "fd", "unet_passes"]  # lower is better in each
-FRONT = ["concept", "method", "attack", "asr", "asr_low", "asr_high", "fd", "fd_name", "unet_passes", "train_seconds"]
+FRONT = ["concept", "method", "attack", "asr", "asr_low", "asr_high", "fd", "fd_name", "unet_passes"]
 FRONT += ["on_front", "dominated_by", "overlapping", "collapsed"]
 ORDER = ["concept", "source", "published_concept", "n", "tau", "p", "published_order", "measured_order", "reversed"]
 CAUTION = (

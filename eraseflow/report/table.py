@@ -20,7 +20,6 @@ FORMATS = {
     **dict.fromkeys(["asr_attackable", "asr_attackable_low", "asr_attackable_high"], "{:.4f}"),
     **dict.fromkeys(["kept_accuracy", "kept_low", "kept_high"], "{:.4f}"),
     **dict.fromkeys(["fd", "kid", "clip_score"], "{:.6g}"),
-    **dict.fromkeys(["train_seconds", "attack_seconds_per_prompt"], "{:.2f}"),
     **dict.fromkeys(["kept_right", "attackable_successes"], "{:.0f}"),
     "mcnemar_p": "{:.3g}",
     **{
@@ -35,7 +34,7 @@ SUMMARY, ATTACKED_SUMMARY = "summary ", "attacked summary "
 
 
 def table(params: Params, cells: Path, concepts: Path) -> pd.DataFrame:
-    """Rates as fractions 0..1 with 95 % Wilson intervals, times in seconds; `mcnemar_p` is NaN where it has no sense.
+    """Rates as fractions 0..1 with 95 % Wilson intervals; `mcnemar_p` is NaN where it has no sense.
 
     n_official counts the rows of the prompt file, n_excluded those that the safety gate left out, n_prompts those
     used, the denominators; n_attackable of these are attacked by UnlearnDiffAtk as published, and `asr_attackable` is
@@ -145,8 +144,6 @@ def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str) -> dic
         **{name: score for name, score in scores["clip_scores"].items() if name != scores["clip_name"]},
         **empty,
         "collapsed": collapsed.has_collapsed({"n_prompts": asr.n, "kept_n": scores["kept_n"]} | empty),
-        "train_seconds": cell.train_seconds(),
-        "attack_seconds_per_prompt": cell.attack_seconds(attack),
         **{SUMMARY + name: value for name, value in scores["summary"].items()},
         **{ATTACKED_SUMMARY + name: value for name, value in cell.attack_summary(attack).items()},
     }
