@@ -52,7 +52,7 @@ lint: setup
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 
-# Unfinished work of stages that were stopped, without which they start over, and the folder of `make full`, whose
-# finished cells are in DVC's cache.
+# Unfinished work of stages that were stopped, without which they start over, and the folder of `make full` and
+# the cells of earlier tables, which are in DVC's cache when they are finished.
 clean-work:
 	@test ! -x .venv/bin/python || .venv/bin/python -m eraseflow clean-work

@@ -1,15 +1,19 @@
 """Seconds and machines stand where no hash sees them: two runs of equal numbers leave equal files."""
 
 import json
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import small_chain
 from small_chain import quick, run, write
 from test_report import ATTACKS, METHODS, contents, inputs, make_params  # noqa: F401  (a fixture)
 from test_report import run as make_report
 
-from eraseflow import timings
+from eraseflow import rounds, timings
+from eraseflow.cells.attack import attack
 from eraseflow.params import Params, Table, load
 from eraseflow.report import measured
 
@@ -147,10 +151,32 @@ def test_another_file_of_that_name_is_one_line(tmp_path):
         timings.read(tmp_path / timings.FILE)
 
 
+def killed_once(kills: list[str]) -> Callable[..., None]:
+    """The attack stage, killed while its first attacked round is recorded and then begun again."""
+
+    def run(*arguments) -> None:
+        record, rounds_of = rounds.Journal.record, iter(range(99))
+
+        def dying(journal, tried) -> None:
+            if next(rounds_of) == 1:
+                kills.append(str(arguments[-1]))
+                raise KeyboardInterrupt
+            record(journal, tried)
+
+        with pytest.MonkeyPatch.context() as patch, suppress(KeyboardInterrupt):
+            patch.setattr(rounds.Journal, "record", dying)
+            attack(*arguments)
+            return  # every prompt succeeds un-attacked
+        attack(*arguments)
+
+    return run
+
+
 def test_two_runs_of_all_stages_write_the_same_bytes(tmp_path, monkeypatch):
-    """But for the records, which differ in their dates at least; the report takes no notice of them."""
-    made = []
-    for name in ("one", "other"):
+    """Though the attacks of the second are killed and go on; but for the records, of which nothing takes notice."""
+    made: list[dict[str, bytes]] = []
+    kills: list[str] = []
+    for name in ("whole", "killed"):
         folder = tmp_path / name
         folder.mkdir()
         write(folder)
@@ -164,4 +190,5 @@ def test_two_runs_of_all_stages_write_the_same_bytes(tmp_path, monkeypatch):
         kept = {path for path in found if Path(path).name.startswith("timing-")}
         assert len(kept) == 4 * 3
         made.append({path: content for path, content in found.items() if path not in kept})
-    assert made[0] == made[1]
+        monkeypatch.setattr(small_chain, "attack", killed_once(kills))
+    assert kills and made[0] == made[1]
