@@ -121,8 +121,8 @@ def test_the_report_shows_what_is_measured_and_says_what_is_not(inputs, tmp_path
     shown = [(line[attack], line[training].removesuffix(" |")) for line in lines]
     assert shown == [(f"{104 / 22:.1f}", "103"), (f"{105 / 22:.1f}", "103"), *[(measured.NOT, measured.NOT)] * 2]
     page = (timed / "index.html").read_text()
-    assert "6 of 9 trainings and attacks are measured. 6 on Pentium, 1 cores, 1, PyTorch 1, 2026-11-27, by the" in page
-    assert "by the code of commit 0123456; up to 1 processes ran there at once." in page
+    assert "6 of 9 trainings and attacks are measured. 6 on Pentium, 1 core, 1, PyTorch 1, 2026-11-27, by the" in page
+    assert "by the code of commit 0123456; up to 1 processes ran at a time (load)." in page
     assert "123.5 MB" in page and "123.5 MB" not in (plain / "index.html").read_text()
     assert "0 of 9 trainings and attacks are measured." in (plain / "index.html").read_text()
 

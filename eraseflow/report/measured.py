@@ -57,9 +57,9 @@ def said(params: Params, found: pd.DataFrame) -> list[str]:
         load = pd.to_numeric(rows["load"], errors="coerce").max()  # NaN where no row has one
         when = " to ".join(dict.fromkeys([days[0], days[-1]]))
         sentences.append(
-            f"{len(rows)} on {machine}, {cores} cores, {precision}, PyTorch {torch}, {when}"
+            f"{len(rows)} on {machine}, {cores} core{'s' * (cores != '1')}, {precision}, PyTorch {torch}, {when}"
             + f", by the code of {', '.join(commits)}" * bool(commits)
-            + f"; up to {load:g} processes ran there at once" * (not math.isnan(load))
+            + f"; up to {load:g} processes ran at a time (load)" * (not math.isnan(load))
             + "."
         )
     return sentences
