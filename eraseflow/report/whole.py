@@ -28,7 +28,7 @@ LISTS = {
 
 
 def write(params: Params, further: Sequence[str], tuned_on: Sequence[str], out: Path) -> None:
-    """From the reports in `out`, a folder a concept: LISTS, timings.csv, the figure, seeds.csv, seeds.md and index.html.
+    """From the reports in `out`, a folder a concept: LISTS, timings.csv, figure, seeds.csv, seeds.md and index.html.
 
     further: the folders of the default table with further seeds. tuned_on: the concepts on which settings were tuned.
     Concepts of params' table without a folder are left out. The page says which these and those are.
