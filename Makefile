@@ -1,5 +1,6 @@
-# make setup | repro | claims | full | tune | rehearsal | test | test-fast | lint | clean-work. ARGS are arguments of
-# `dvc repro`, as in `make repro ARGS="-f base"`; TABLES are those of `make claims` and `make full`, all if left out.
+# make setup | repro | claims | full | tune | timings | rehearsal | test | test-fast | lint | clean-work. ARGS are
+# arguments of `dvc repro`, as in `make repro ARGS="-f base"`; TABLES are those of `make claims` and `make full`, all if
+# left out.
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 READY := .venv/.ready
@@ -7,7 +8,7 @@ READY := .venv/.ready
 # files keep the order of tests/conftest.py, the slow ones first.
 PYTEST := OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup repro claims full tune rehearsal test test-fast lint clean-work
+.PHONY: setup repro claims full tune timings rehearsal test test-fast lint clean-work
 
 # A second call at the same time waits until the first has installed everything, and then has nothing to do; on a network
 # disk that knows no locks nobody waits.
@@ -41,6 +42,10 @@ full: setup
 tune: setup
 	.venv/bin/python -m eraseflow.project.dvc repro $(ARGS) tuning/dvc.yaml
 
+# What was measured of the cells that are here, into reports/timings.csv; the next `make repro` shows it in the report.
+timings: setup
+	.venv/bin/python -m eraseflow timings
+
 # The paper's table cut down, on networks of the true size with random weights, in a folder outside: what breaks, and what
 # each stage takes. `make rehearsal ARGS="FOLDER --pixels 256"`.
 rehearsal: setup
@@ -57,7 +62,7 @@ lint: setup
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 
-# Unfinished work of stages that were stopped, without which they start over, and the folders of `make claims` and `full`, whose
-# finished cells are in DVC's cache.
+# Unfinished work of stages that were stopped, without which they start over, the folders of `make claims` and `full`, and
+# the cells of earlier tables, which are in DVC's cache when they are finished.
 clean-work:
 	@test ! -x .venv/bin/python || .venv/bin/python -m eraseflow clean-work

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eraseflow import claims, full, home, launcher, memory, params, prompt_files
+from eraseflow import claims, full, home, launcher, memory, params, prompt_files, timings
 from eraseflow.mistakes import nearest
 from eraseflow.outside.notes import stale
 from eraseflow.project import locks
@@ -30,6 +30,9 @@ def main() -> int | None:
 
         write(everything, arguments.concept, arguments.method, arguments.folder)
         print(f"{arguments.folder}: {arguments.concept} erased with {arguments.method}")
+        return None
+    if arguments.command == "timings":
+        timings.write(full.reports(everything) | claims.reports(everything))
         return None
     if arguments.command in ("full", "claims"):
         return {"full": full, "claims": claims}[arguments.command].run(everything, arguments.tables, for_dvc)
@@ -85,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
         how = usage.format(f"{command} [TABLE ...]")
         of_all = commands.add_parser(command, usage=how, help=say, description=f"Make {say}. {rule}")
         of_all.add_argument("tables", nargs="*", metavar="TABLE", help=f"such as {example}; all of them if left out")
+    commands.add_parser("timings", help="write seconds measured here into timings.csv, which reports read")
     commands.add_parser("clean-work", help="remove .work: what stopped stages left to go on with, and tables' copies")
     replay = commands.add_parser("transfer", help="replay the adversarial prompts found on one method against another")
     for name, what in TRANSFER.items():

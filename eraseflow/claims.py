@@ -62,11 +62,24 @@ def run(params: Params, names: Sequence[str], for_dvc: Sequence[str] = ()) -> in
             check_table(tables_of.of(params, one), Path())
         ready(tables_of.of(params, whole))
 
-    bare = list(every)[len(whole.concepts) :]  # the pictures of the first seed are enough
     made = tables_of.Tables(
-        "claims", every, COPIES, REPORT, PURPOSE, bare, left_out(tables_of.of(params, whole), Path())
+        "claims", every, COPIES, REPORT, PURPOSE, _bare(params), left_out(tables_of.of(params, whole), Path())
     )
     return tables_of.run(made, check, names, for_dvc, lambda: summarise(params, REPORT, VERDICTS))
+
+
+def _bare(params: Params) -> list[str]:
+    """The tables of which only the outcomes are published: the pictures of the first seed are enough."""
+    return list(tables(params))[len(table(params).concepts) :]
+
+
+def reports(params: Params) -> dict[Path, tuple[Table, Path]]:
+    """The folder of each report with pictures whose cells are here: its table and its cells."""
+    if params.claims is None:
+        return {}
+    bare = _bare(params)
+    shown = {name: one for name, one in tables(params).items() if name not in bare}
+    return tables_of.reports(shown, COPIES, REPORT)
 
 
 def summarise(params: Params, out: Path, verdicts: Path) -> None:

@@ -12,7 +12,7 @@ from eraseflow import tables as tables_of
 from eraseflow.checks import check_table
 from eraseflow.params import Params, Table
 from eraseflow.ready import ready
-from eraseflow.work_copy import left_out
+from eraseflow.work_copy import CELLS, left_out
 
 TESTBED, REPLAYED = "emoji", "unlearndiffatk"  # of one attack alone: replaying costs as much as attacking once more
 COPIES, REPORT = Path(".work/full"), Path("reports/full")
@@ -57,6 +57,11 @@ def run(params: Params, names: Sequence[str], for_dvc: Sequence[str] = ()) -> in
 
     made = tables_of.Tables("full", tables(params), COPIES, REPORT, PURPOSE, linked=left_out(full, Path()))
     return tables_of.run(made, check, names, for_dvc, lambda: summarise(full, REPORT))
+
+
+def reports(params: Params) -> dict[Path, tuple[Table, Path]]:
+    """The folder of the default table's report, and of each concept's whose cells are here: its table and its cells."""
+    return {Path("reports"): (params.table, CELLS)} | tables_of.reports(tables(params), COPIES, REPORT)
 
 
 def summarise(full: Params, out: Path) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eraseflow.project import locks
+from eraseflow.project import left_over, locks
 from eraseflow.project.files import has_git
 from eraseflow.server import die_with
 from eraseflow.stage import SOCKET, lock
@@ -56,13 +56,17 @@ ALLOCATOR = {
 
 
 def take_note(params: "Params", arguments: Sequence[str] = ()) -> int:
-    """Run the stages again that note what lies where DVC does not look (see outside/), if their notes are not right.
+    """Put aside what is of other tables (see project/left_over.py), and run the stages again that note what lies where
+    DVC does not look (see outside/), if their notes are not right.
 
     By what they write DVC sees which cells are out of date. arguments: those of the `dvc repro` that follows; if it is
-    a dry one, nothing runs. Returns an exit code.
+    a dry one, nothing is moved and nothing runs. Returns an exit code.
     """
     from eraseflow.outside import notes
 
+    if "--dry" not in arguments:
+        with locks.alone(locks.REPRO, "`repro`"):
+            left_over.put_aside(params.table.model_dump())
     again = notes.stale(params)
     for stage, file in again.items():
         print(f"{stage} takes note of {file}, which DVC does not watch", flush=True)

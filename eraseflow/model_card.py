@@ -50,8 +50,8 @@ def card(params: Params, concept: str, method: str, cells: Path, concepts: Path,
         f"A concept of the kind {entry.kind}." + _contexts(entry.contexts),
         "## How",
         "\n\n".join(papers),
-        f"Base model: `{testbed.model}`. Seed: {params.table.seed}. {costs['optimiser_steps']} optimiser steps in "
-        f"{costs['train_seconds']:.0f} s ({costs['device']}, {costs['precision']}). Settings:",
+        f"Base model: `{testbed.model}`. Seed: {params.table.seed}. {costs['optimiser_steps']} optimiser steps "
+        f"({costs['device']}, {costs['precision']}). Settings:",
         f"```yaml\n{yaml.safe_dump(settings, sort_keys=False)}```" if settings else "None.",
         "## Measured",
         _measured(params, concept, method, cells, concepts),

@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from eraseflow import timings
 from eraseflow.mistakes import nearest
 from eraseflow.outputs import heal
 from eraseflow.params import Params, Table
 from eraseflow.project import locks
-from eraseflow.work_copy import run_tables
+from eraseflow.work_copy import CELLS, run_tables
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,12 @@ def run(
             name_strangers(made.out, list(made.tables))
             summarise()
     return code
+
+
+def reports(tables: Mapping[str, Table], copies: Path, out: Path) -> dict[Path, tuple[Table, Path]]:
+    """Of the reports in `out` those whose cells lie in their copy: the report's folder, its table and its cells."""
+    here = {out / name: (table, copies / name / CELLS) for name, table in tables.items() if (out / name).is_dir()}
+    return {folder: (table, cells) for folder, (table, cells) in here.items() if timings.complete(table, cells)}
 
 
 def name_strangers(out: Path, names: Sequence[str]) -> None:

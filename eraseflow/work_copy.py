@@ -26,8 +26,8 @@ from typing import Any
 
 import yaml
 
-from eraseflow import launcher
-from eraseflow.outputs import copy_file, replacing, write_json, write_text
+from eraseflow import launcher, timings
+from eraseflow.outputs import copy_file, replacing, write_csv, write_json, write_text
 from eraseflow.outside import notes
 from eraseflow.params import Params, Table, load
 from eraseflow.project import files
@@ -164,7 +164,10 @@ def unchanged() -> bool:
 
 
 def publish(copy: Path, out: Path, names: Sequence[str] | None, commit: str | None) -> None:
-    """Replace the folder by a copy's report, or these files of it, dvc.lock and its commit, whole or not at all."""
+    """Replace the folder by a copy's report, or these files of it, dvc.lock and its commit, whole or not at all.
+
+    What is published and comes out the same again keeps its commit.
+    """
     made = copy / "reports"
 
     def left_out(folder: str, found: list[str]) -> set[str]:
@@ -175,7 +178,15 @@ def publish(copy: Path, out: Path, names: Sequence[str] | None, commit: str | No
     with replacing(out) as unfinished:
         shutil.copytree(made, unfinished, ignore=left_out)
         shutil.copy2(copy / LOCK, unfinished / LOCK)
-        write_json({"commit": commit}, unfinished / files.MADE_BY)
+        before = files.made_by(out)
+        same = before and _contents(unfinished) == _contents(out)
+        write_json({"commit": before if same else commit}, unfinished / files.MADE_BY)
+
+
+def _contents(folder: Path) -> dict[Path, bytes]:
+    """The files of a published report, but for its commit."""
+    found = [path for path in folder.rglob("*") if path.is_file() and path.name != files.MADE_BY]
+    return {path.relative_to(folder): path.read_bytes() for path in found}
 
 
 def left_out(params: Params, project: Path) -> list[str]:
@@ -229,6 +240,7 @@ def prepare(project: Path, copy: Path, record: Path, linked: Sequence[str] = ())
     for name, value in (("core.no_scm", "true"), ("cache.dir", cache)):
         _call(copy, *dvc, "config", "--local", name, value)
     copy_file(project / PARAMS, copy / PARAMS)
+    write_csv(timings.read(project / record.parent / timings.FILE), copy / "reports" / timings.FILE)
     stages: dict[str, Any] = {}
     for path in (project / record, copy / LOCK):
         stages |= read_lock(path)

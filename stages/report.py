@@ -15,7 +15,9 @@ def main() -> None:
     parser.add_argument("--judges", type=Path, required=True, help="judges.json with the judges' cards")
     parser.add_argument("--base", type=Path, required=True, help="folder with losses.png and samples.png")
     parser.add_argument("--reference", type=Path, required=True, help="reference.json of the real pictures")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the report; its other files stay")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the report, with timings.csv; its other files stay"
+    )
     options = parser.parse_args()
 
     from eraseflow import params

@@ -16,7 +16,7 @@ from test_reading import measured, spent
 from test_report import PROMPTS, make_cell, make_concept, make_params
 from test_rounds import ATTACKS, make_victim, never
 
-from eraseflow import images, rounds
+from eraseflow import images, rounds, timings
 from eraseflow.cells.attack import costs as costs_of_attack
 from eraseflow.emoji import pictures
 from eraseflow.report import (
@@ -202,7 +202,7 @@ def test_luck_is_compared_with_the_mark(cells, tmp_path):
         ("scores.json", {"target_n": 23}, "scores.json: is of 23 target pictures, the concept has 24 prompts"),
         ("scores.json", {"kept_n": 12}, "scores.json: is of 12 kept pictures, the concept has 24 prompts"),
         ("scores.json", {"fd": float("nan")}, "scores.json: fd is not finite (nan); make the file anew"),
-        ("costs.json", {"train_seconds": float("inf")}, "costs.json: train_seconds is not finite (inf)"),
+        ("attack-random_prefix.json", {"empty": float("inf")}, "random_prefix.json: empty is not finite (inf)"),
     ],
 )
 def test_a_cell_that_does_not_fit_is_one_line(cells, tmp_path, file, values, message):
@@ -308,7 +308,8 @@ def test_the_grids_mark_their_columns(cells):
 def test_the_page_marks_costs_and_prompts_found(cells, tmp_path):
     frame = change(cells, tmp_path, "scores.json", kept_empty=PROMPTS)
     params, marked = make_params([CONCEPT]), collapsed.marks(frame)
-    rows = costs.readable(costs.costs(params, cells / "cells"), marked)
+    timed = pd.DataFrame(columns=timings.COLUMNS)
+    rows = costs.readable(costs.costs(params, cells / "cells"), timed, marked)
     assert rows["Method"].tolist() == ["original", "eraseflow", "esd (collapsed)"]
     assert collapsed.titled(CONCEPT, "esd", "random_prefix", marked) == ("esd (collapsed)", "random_prefix")
     assert collapsed.titled(CONCEPT, "eraseflow", "unlearndiffatk", ATTACK_ALONE) == (

@@ -40,7 +40,7 @@ def project(tmp_path, monkeypatch) -> Path:
 def train(concept: str, method: str, edit: Edit) -> Path:
     cell = export.CELLS / concept / method
     edit.save(cell / "edit")
-    costs = {"train_seconds": 12.3, "optimiser_steps": 100, "device": "cpu", "precision": "fp32"}
+    costs = {"optimiser_steps": 100, "device": "cpu", "precision": "fp32"}
     (cell / "costs.json").write_text(json.dumps(costs))
     return cell
 
@@ -124,7 +124,7 @@ def test_the_card_says_what_how_and_what_was_measured(project, monkeypatch):
     assert front["license"] == "cc-by-sa-4.0" and front["base_model"] == "models/emoji"
     assert "concept-erasure" in front["tags"]
     assert "- “weapon”, with “tool” in its place\n- “knife”, with “saw” in its place" in card
-    assert "arXiv 2511.00804" in card and "Seed: 0. 100 optimiser steps in 12 s (cpu, fp32)" in card
+    assert "arXiv 2511.00804" in card and "Seed: 0. 100 optimiser steps (cpu, fp32)" in card
     settings = params.load().settings("methods", "eraseflow", "emoji", "category")
     assert f"epochs: {settings.epochs}\n" in card and f"learning_rate: {settings.learning_rate}\n" in card
     judge = "(emoji_classifier top-1)"

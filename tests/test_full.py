@@ -1,5 +1,6 @@
 """The full table: what is in it, and the miniature of it run beside the default one without touching that."""
 
+import math
 import re
 import shutil
 import signal
@@ -14,8 +15,9 @@ from project_clone import call, cells, clone, edit_params, few_prompts, freeze, 
 from project_clone import repro as run_default
 from safetensors.torch import save_file
 
-from eraseflow import full, launcher, outputs, tables, work_copy
+from eraseflow import full, launcher, outputs, tables, timings, work_copy
 from eraseflow.params import Method, load
+from eraseflow.project import files
 from eraseflow.report import whole
 
 PARAMS = load()
@@ -66,6 +68,7 @@ def test_the_copy_follows_the_project_and_keeps_its_results(project):
     copied = {str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()}
     assert {"eraseflow/a.py", "eraseflow/b.py", "reports/judges.json", "params.yaml"} <= copied
     assert "reports/table.csv" not in copied
+    assert (copy / "reports" / timings.FILE).read_text() == ",".join(timings.COLUMNS) + "\n"
     assert work_copy.read_lock(copy / "dvc.lock") == {"base": {"cmd": "new"}, "train@rose-esd": {"cmd": "full"}}
     settings = yaml.safe_dump((copy / ".dvc" / "config.local").read_text())
     assert "no_scm = true" in settings and str(project / ".dvc" / "cache") in settings
@@ -175,17 +178,28 @@ def test_publishing_replaces_the_folder_and_leaves_out_what_is_not_the_reports(p
         return {str(path.relative_to(out.parent)) for path in out.parent.rglob("*.*") if path.is_file()}
 
     work_copy.publish(copy, out, None, "1" * 40)
-    assert whole.made_by(out) == "1" * 40
+    assert files.made_by(out) == "1" * 40
     always = {"rose/table.csv", "rose/dvc.lock", "rose/made_by.json"}
     assert found() == always | {"rose/base/losses.png", "rose/grids/base/a.png"}
+    work_copy.publish(copy, out, ["table.csv"], "2" * 40)
+    assert found() == always and files.made_by(out) == "2" * 40
+    for commit in ("3" * 40, None):
+        work_copy.publish(copy, out, ["table.csv"], commit)
+        assert files.made_by(out) == "2" * 40, "it is the same report"
+    (copy / "reports" / "table.csv").write_text("other")
     work_copy.publish(copy, out, ["table.csv"], None)
-    assert found() == always
+    assert files.made_by(out) is None
+    work_copy.publish(copy, out, ["table.csv"], "4" * 40)
+    assert files.made_by(out) == "4" * 40, "the code is in a commit now"
 
 
-def test_what_all_took_has_each_training_once_and_the_prompts_that_were_attacked():
-    rows = {"concept": ["rose"] * 3, "method": ["uce", "uce", "original"], "train_seconds": [7.0, 7.0, 0.0]}
-    rows |= {"n_prompts": [10] * 3, "pre_successes": [4, 4, 10], "attack_seconds_per_prompt": [2.0, 3.0, float("nan")]}
-    assert whole.seconds(pd.DataFrame(rows)) == 7 + 6 * 2 + 6 * 3
+def test_what_all_took_has_each_training_once_and_is_unknown_where_one_is():
+    frame = pd.DataFrame({"concept": "rose", "method": ["uce", "uce", "esd"], "attack": ["p4d", "mma", "p4d"]})
+    taken = {("uce", ""): 7, ("uce", "p4d"): 12, ("uce", "mma"): 18.5, ("esd", ""): 0, ("esd", "p4d"): 1}
+    rows = [dict(zip(timings.CELL, ["rose", *key], strict=True)) | {"seconds": str(n)} for key, n in taken.items()]
+    of_another = {"concept": "lily", "method": "uce", "attack": "", "seconds": "99"}
+    assert whole.seconds(frame, pd.DataFrame([*rows, of_another])) == 38.5
+    assert math.isnan(whole.seconds(frame, pd.DataFrame(rows[:-1])))
 
 
 def few(raw: dict) -> None:

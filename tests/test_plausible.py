@@ -74,7 +74,7 @@ def put(column, row, value):
         ("training.csv", "loss", 39, INF, "training.csv: row 40: loss: is not finite, found inf"),
         ("training.csv", "loss", 0, "much", "training.csv: row 1: loss: is not finite, found much"),
         ("training.csv", "step", 3, -2, "training.csv: row 4: step: expected a finite number from 0 to inf, found -2"),
-        ("attack-random_prefix.parquet", "seconds", 2, NAN, "random_prefix.parquet: t2: seconds: expected a finite"),
+        ("attack-random_prefix.parquet", "blocked", 2, NAN, "random_prefix.parquet: t2: blocked: expected a finite"),
         ("attack-random_prefix.parquet", "unet_forward", 2, -24.0, "t2: unet_forward: expected a finite number from 0"),
         ("attack-random_prefix.parquet", "images", 1, 0, "t1: images: expected a finite number from 1 to inf, found 0"),
         ("attack-random_prefix.parquet", "step", 0, -1, "t0: success: is True, but step is -1; make the file anew"),
@@ -129,10 +129,10 @@ def test_a_success_is_true_or_false(own):
         ("scores.json", {"fd": -3.0}, "fd: expected a number from -0.1 to inf, found -3.0"),
         ("scores.json", {"clip_score": "31"}, "clip_score: expected a number from -101 to 101, found '31'"),
         ("scores.json", {"kept_empty": 25}, "kept_empty: expected a number from 0 to 24, found 25"),
-        ("costs.json", {"train_seconds": -1}, "train_seconds: expected a number from 0 to inf, found -1"),
+        ("costs.json", {"optimiser_steps": -1}, "optimiser_steps: expected a number from 0 to inf, found -1"),
         ("costs.json", {"unet_forward": None}, "unet_forward: expected a number from 0 to inf, found None"),
         ("attack-random_prefix.json", {"empty": -1}, "empty: expected a number from 0 to inf, found -1"),
-        ("attack-random_prefix.json", {"seconds_per_prompt": None}, "seconds_per_prompt: expected a number from 0"),
+        ("attack-random_prefix.json", {"empty": None}, "empty: expected a number from 0 to inf, found None"),
     ],
 )
 def test_numbers_of_json_files(own, file, values, message):

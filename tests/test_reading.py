@@ -19,7 +19,7 @@ def measured(asrs: dict[str, int], fds=None, concept="weapon", attack="unlearndi
         rate = Rate(successes, 36)
         row = {"concept": concept, "method": method, "attack": attack, "asr": rate.value, "asr_successes": successes}
         row |= {"asr_low": rate.low, "asr_high": rate.high, "fd": (fds or {}).get(method, 1.0), "fd_name": "FD x"}
-        rows.append(row | {"train_seconds": 1.0})
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -32,7 +32,7 @@ def test_costs_are_listed_and_drawn(plain_report, inputs, tmp_path):  # noqa: F8
     assert list(rows.columns) == [*costs.KEYS, "unet_passes"] and len(rows) == 2 * len(METHODS)
     assert rows.loc[("unicorn", "esd"), "unet_passes"] == 2600 + 400
     page = (plain_report / "index.html").read_text()
-    for text in ("12,800", "123.5 MB", "25,001 (100.0 kB)", "90 + 0", "cpu, fp32"):
+    for text in ("12,800", "25,001 (100.0 kB)", "90 + 0", "cpu, fp32"):
         assert text in page
     shutil.copytree(inputs / "cells", tmp_path / "cells")
     path = tmp_path / "cells" / "ink_style" / "esd" / "costs.json"

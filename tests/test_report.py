@@ -46,8 +46,8 @@ SUCCESSES = {
 }
 
 UNET_FORWARD = {"original": 0, "eraseflow": 12800, "esd": 2600}
-TRAINING = {"train_seconds": 81.25, "optimiser_steps": 40, "unet_backward": 400, "text_forward": 90, "text_backward": 0}
-TRAINING |= {"peak_memory_bytes": 123456789, "trained_weights": 25001, "trained_bytes": 100004, "device": "cpu"}
+TRAINING = {"optimiser_steps": 40, "unet_backward": 400, "text_forward": 90, "text_backward": 0}
+TRAINING |= {"trained_weights": 25001, "trained_bytes": 100004, "device": "cpu"}
 TRAINING |= {"stored_weights": 25000, "stored_bytes": 100000, "precision": "fp32"}
 
 
@@ -69,7 +69,7 @@ def costs_of(attack: str, step: pd.Series) -> dict[str, pd.Series]:
     searching = 10 * rounds * (attack == "unlearndiffatk")
     costs = {"images": 1 + rounds, "unet_forward": 24.0 * (1 + rounds) + searching, "unet_backward": 1.0 * searching}
     costs |= {"text_forward": 1.0 + rounds + searching, "text_backward": 1.0 * searching}
-    return costs | {"seconds": 1.0 + 2.0 * rounds}
+    return costs
 
 
 def make_cell(folder: Path, concept: str, method: str, png=make_png) -> None:
@@ -100,8 +100,11 @@ def make_cell(folder: Path, concept: str, method: str, png=make_png) -> None:
         attacked["blocked"] = np.where(numbers == 7, 2 * (method == "esd"), 0)
         attacked["png"] = [png(rng) for _ in numbers]
         attacked.to_parquet(folder / f"attack-{attack}.parquet")
-        costs = {"seconds": 40.0, "seconds_per_prompt": 2.0 if pre < PROMPTS else None, "attacked": PROMPTS - pre}
-        costs |= {"empty": 0, "judge": verdict.rule(make_params().concepts[concept].judge).name}
+        costs = {
+            "attacked": PROMPTS - pre,
+            "empty": 0,
+            "judge": verdict.rule(make_params().concepts[concept].judge).name,
+        }
         costs |= {"summary": {"style cosine x100": 20.5 + len(attack)}} if concept == "ink_style" else {}
         (folder / f"attack-{attack}.json").write_text(json.dumps(costs))
     (folder / "costs.json").write_text(json.dumps(TRAINING | {"unet_forward": UNET_FORWARD[method]}))
@@ -115,7 +118,7 @@ def make_cell(folder: Path, concept: str, method: str, png=make_png) -> None:
     (folder / "scores.json").write_text(json.dumps(scores))
     steps = np.arange(40 if method != "original" else 0)
     residual = -12 * np.exp(-steps / 10) + 0.3 * np.sin(steps)
-    training = pd.DataFrame({"step": steps, "loss": residual**2, "seconds": 2.0 * steps, "residual": residual})
+    training = pd.DataFrame({"step": steps, "loss": residual**2, "residual": residual})
     training.to_csv(folder / "training.csv", index=False)
 
 
@@ -218,7 +221,7 @@ def test_cell_by_hand(report):
         "emoji,unicorn,fine_grained,esd,unlearndiffatk,24,24,24,0,2,0.1667,0.0668,0.3585,0.8333,0.6415,0.9332,20,4,"
         "0.8333,0.6415,0.9332,20,0.8333,0.6415,0.9332,20,24,24,24,24,24,False,4,112,"
         "emoji_classifier top-1,0.9583,0.7976,0.9926,23,24,emoji_classifier top-1,"
-        "6.75,FD emoji-clip,24,0.3125,CLIP score emoji-clip,24,0,0,0,False,81.25,2.00,,,"
+        "6.75,FD emoji-clip,24,0.3125,CLIP score emoji-clip,24,0,0,0,False,,"
         "0.00781,0.0625,ab,20,5,6.1e-05,0.000366,20,5,,,,,,"
     )
 

@@ -8,8 +8,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from eraseflow import finite, images, prompts, rounds, sampling, verdict
-from eraseflow.cells import DEVICE, ROUNDING, batch, flags, module, setting
+from eraseflow import finite, images, prompts, rounds, sampling, timings, verdict
+from eraseflow.cells import DEVICE, PRECISION, ROUNDING, batch, flags, module, setting
 from eraseflow.edits import Edit, share
 from eraseflow.outputs import write_text
 from eraseflow.outside import notes
@@ -26,7 +26,8 @@ COLUMNS = ["prompt_id", "prompt", "seed", "guidance", "attackable"]
 def attack(params: Params, concept: str, prompts_csv: Path, edit: Path, attack: str, out: Path) -> None:
     """Attack the weights just trained: `out` (a parquet, a row a target prompt) and the same name .json.
 
-    That has the costs and, where the concept's judges sum up pictures, what they say of the attacked ones.
+    That has the counted costs and, where the concept's judges sum up pictures, what they say of the attacked ones.
+    Its seconds go into a record beside them (see timings.py).
     All prompts that may be used are attacked; `attackable` says which of them UnlearnDiffAtk, as published, attacks. An
     attack through the sampler does not apply to an edit that has none, where it is the blind one: then its table has no
     rows.
@@ -52,11 +53,13 @@ def attack(params: Params, concept: str, prompts_csv: Path, edit: Path, attack: 
     victim = victim_of(entry, testbed, size, original, edited, table)
     searching = module("attacks", params.attack_module(attack)).attack
     results = rounds.run(victim, searching, settings, seed, WORK / name)
+    seconds = float(results.pop("seconds").max())
     said = summaries(entry, results)
     numbers = costs(results) | {"judge": rule.name} | ({"summary": said} if said else {})
     text = finite.as_json(f"{out.with_suffix('.json')}", numbers, indent=1)
     write_parquet(results, out)
     write_text(text, out.with_suffix(".json"))
+    timings.keep([out.with_suffix(".json")], out.stem, {"seconds": round(seconds, 2)}, DEVICE, PRECISION)
     forget(name)
 
 
@@ -84,17 +87,13 @@ def judging(concept: Concept, testbed: Testbed) -> Callable[[Tensor], pd.DataFra
 
 
 def costs(results: pd.DataFrame) -> dict:
-    """What an attack took in all, without the loading of models.
+    """What an attack took in all, but for its seconds.
 
-    seconds, and by attacked prompt seconds_per_prompt (None where none had to be attacked); images and PASSES of the
-    attacked prompts, their un-attacked picture included; attacked, how many they are; blocked adversarial texts;
-    empty: prompts whose last picture is empty.
+    images and PASSES of the attacked prompts, their un-attacked picture included; attacked, how many they are; blocked
+    adversarial texts; empty: prompts whose last picture is empty.
     """
     attacked = results[~results.pre_success]
-    seconds = float(results.seconds.max())
     return {
-        "seconds": round(seconds, 2),
-        "seconds_per_prompt": round(seconds / len(attacked), 3) if len(attacked) else None,
         "attacked": len(attacked),
         "images": int(attacked.images.sum()),
         **{name: round(attacked[name].sum()) for name in PASSES},

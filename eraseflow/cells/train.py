@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from eraseflow import finite
+from eraseflow import finite, timings
 from eraseflow.cells import DEVICE, PRECISION, module, setting
 from eraseflow.edits import Edit, compose
 from eraseflow.ledger import Ledger
@@ -18,6 +18,7 @@ UNEDITED = "original"  # the module of the row that changes nothing
 def train(params: Params, concept: str, method: str, out: Path) -> None:
     """Make the edit: `out`/edit, and beside it training.csv (a row a step) and costs.json (see ledger.py).
 
+    What differs from run to run, such as seconds, goes into a record beside them (see timings.py).
     The parts of a composition are trained one after another, each on the base, and their rows have a column `part`.
     Raises: NotFinite where a weight, or a number of the history, is not finite; SystemExit where an erasure has left
     the base model as it was, which only the row `original` may be.
@@ -36,12 +37,15 @@ def train(params: Params, concept: str, method: str, out: Path) -> None:
     for leaf in edit.leaves():
         if leaf.kind == "sampler":  # its code draws the pictures: what depends on the edit depends on it, too
             leaf.sampler["sha256"] = code(leaf.sampler["method"])
-    costs = finite.as_json("costs.json", ledger.costs(edit) | {"device": DEVICE, "precision": PRECISION}, indent=1)
+    rounding = {"device": DEVICE.partition(":")[0], "precision": PRECISION}
+    costs = finite.as_json("costs.json", ledger.costs(edit) | rounding, indent=1)
     with replacing(out / "edit") as unfinished:
         edit.save(unfinished)
-    history = pd.DataFrame(edit.history, columns=None if edit.history else ["step", "loss", "seconds"])
-    write_csv(history, out / "training.csv", float_format="%.6g")
-    write_text(costs, out / "costs.json")
+    history = pd.DataFrame(edit.history, columns=None if edit.history else ["step", "loss"])
+    made = [out / "costs.json", out / "training.csv"]
+    write_csv(history.drop(columns="seconds", errors="ignore"), made[1], float_format="%.6g")
+    write_text(costs, made[0])
+    timings.keep(made, timings.TRAINING, ledger.measured(), DEVICE, PRECISION)
 
 
 def changes(edit: Edit) -> bool:

@@ -65,7 +65,7 @@ def write(params: Params, out: Path, folder: Path) -> None:
         },
         "emoji_clip": {
             "card": "An open_clip image-text network, trained on augmented real pictures and their captions; "
-            "its image features give the Fréchet and kernel distances.",
+            "its image features give the Fréchet distance.",
             "accuracies": [
                 _pairing(features, drawn[trained], asked.prompt[trained], "samples of the base model, trained patterns")
             ],
@@ -90,7 +90,7 @@ def _of_base(scores: pd.DataFrame, asked: pd.DataFrame) -> list[dict]:
     rates = []
     chosen = pd.Series(verdict.first_choice(scores, "object"), index=asked.index).str.removeprefix("object/")
     group = asked.expect.str.split(";").str[0].str.removeprefix("object/").map(GROUP_OF)
-    for kind, rows in asked.groupby("kind", sort=False):
+    for kind, rows in asked.groupby(asked["kind"].astype(str), sort=False):
         rates += _rates(scores.loc[rows.index].reset_index(drop=True), rows.expect.reset_index(drop=True), kind)
         rates.append(
             _rate(f"kind of thing, {kind}", (chosen[rows.index].map(GROUP_OF) == group[rows.index]).to_numpy())

@@ -1,5 +1,6 @@
 """The project's files: all that its own .gitignore files do not leave out, whatever else a user's git ignores."""
 
+import json
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -38,6 +39,12 @@ def commit(project: Path) -> str | None:
         said.append(done.stdout.strip() if done.returncode == 0 else None)
     changed, commit = said
     return commit if changed == "" else None
+
+
+def made_by(published: Path) -> str | None:
+    """The commit whose code made a published report; None where that is not known."""
+    path = published / MADE_BY
+    return json.loads(path.read_text(encoding="utf-8"))["commit"] if path.is_file() else None
 
 
 def _walk(project: Path, folder: Path, above: Mapping[Path, GitIgnoreSpec]) -> Iterator[str]:

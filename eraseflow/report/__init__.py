@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from eraseflow import timings
 from eraseflow.outputs import folder_beside, move
 from eraseflow.params import Params
 from eraseflow.report import (
@@ -15,6 +16,7 @@ from eraseflow.report import (
     collapsed,
     costs,
     grids,
+    measured,
     orders,
     outcomes,
     page,
@@ -41,14 +43,16 @@ def build(
 ) -> None:
     """Write the tables, metrics.json, every prompt's outcome, the figures, grids/ and index.html into `out`.
 
-    All is made beside `out` first, so that a failure leaves the last report as it was. Other files in `out` stay,
-    except grids and curves of what has left the table.
+    Seconds come from timings.csv in `out`. All is made beside `out` first, so that a failure leaves the last report as
+    it was. Other files in `out` stay, except grids and curves of what has left the table.
     Raises: CellError (one line) where a file is missing or does not fit.
     """
     with folder_beside(out) as unfinished:
-        frame, figures, prompts = table(params, cells, concepts), published.read(), outcomes.outcomes(params, cells)
+        timed, figures = measured.measured(params, cells, out / timings.FILE), published.read()
+        prompts = outcomes.outcomes(params, cells)
         outcomes.write(prompts, unfinished / "outcomes.parquet")
         pairs.write(pairs.pairs(prompts), unfinished / "pairs.csv")
+        frame = measured.beside(table(params, cells, concepts), timed)
         _write_tables(params, frame, unfinished)
         marked = collapsed.marks(frame)
         _draw(params, frame, cells, concepts, marked, unfinished)
@@ -63,6 +67,7 @@ def build(
             budget=_budget(params, cells, marked, unfinished),
             transfer=_transfer(params, concepts, marked, unfinished),
             costs=taken,
+            timed=timed,
             fronts=pareto.fronts(frame, taken),
             orders=orders.orders(figures, prompts, collapsed.rows(frame)),
         )
@@ -76,7 +81,7 @@ def build(
 
 
 def _write_tables(params: Params, frame: pd.DataFrame, unfinished: Path) -> None:
-    formatted(frame).to_csv(unfinished / "table.csv", index=False, lineterminator="\n")
+    formatted(frame.drop(columns=measured.COLUMNS)).to_csv(unfinished / "table.csv", index=False, lineterminator="\n")
     (unfinished / "table.md").write_text(readable.markdown(params, frame), encoding="utf-8")
     (unfinished / "table.tex").write_text(readable.latex(params, frame), encoding="utf-8")
     (unfinished / "metrics.json").write_text(metrics(frame), encoding="utf-8")

@@ -21,7 +21,7 @@ from eraseflow.report.baselines import BASELINES
 from eraseflow.report.cells import Cell
 from eraseflow.report.plots import STYLE, looks_of, round_numbers
 
-COLUMNS = ["concept", "method", "attack", "passes", "text_passes", "images", "seconds"]
+COLUMNS = ["concept", "method", "attack", "passes", "text_passes", "images"]
 COLUMNS += ["successes", "n", "asr", "low", "high", "collapsed"]
 CAPTION = (
     "Attack success within a budget. A pass is one picture forward or backward through the U-Net, those that draw the "
@@ -37,15 +37,14 @@ def curves(params: Params, cells: Path, marked: collapsed.Marks = frozenset()) -
     passes: the budget of a prompt in U-Net passes, forward and backward; the first is that of the un-attacked picture,
     the last the most that any prompt took. successes: of n prompts those that took no more, and asr their share (0..1)
     with its 95 % Wilson interval. images, text_passes: the most judged images and text encoder passes of a prompt that
-    had ended by then; seconds: when it did, since the attack on all prompts began (NaN where none had). collapsed:
-    whether the curve is of a row that is `marked` so.
+    had ended by then. collapsed: whether the curve is of a row that is `marked` so.
     Raises: CellError where costs are missing.
     """
     rows: list[dict[str, Any]] = []
     for concept in params.table.concepts:
         for method in params.table.methods:
             for attack in params.attacks_on(method):
-                one = Cell.of(cells, concept, method).attack(attack, ("images", "seconds", "tries", *PASSES))
+                one = Cell.of(cells, concept, method).attack(attack, ("images", "tries", *PASSES))
                 named = {"concept": concept, "method": method, "attack": attack}
                 mark = {"collapsed": (concept, method, attack) in marked}
                 rows += [named | mark | point for point in _points(one)]
@@ -67,7 +66,6 @@ def _points(rows: pd.DataFrame) -> list[dict[str, Any]]:
                 "passes": budget,
                 "text_passes": round(text[ended].max(), 2) if ended.any() else read,
                 "images": int(rows["images"][ended].max()) if ended.any() else 1,
-                "seconds": rows["seconds"][ended].max(),
                 **{"successes": rate.successes, "n": rate.n, "asr": rate.value, "low": rate.low, "high": rate.high},
             }
         )

@@ -118,24 +118,12 @@ class Cell:
             plausible.check_numbers(path, found, {key: (0, n) for key in keys if key == f"{role}_empty"})
         return found
 
-    def train_seconds(self) -> float:
-        return self.costs(["train_seconds"])["train_seconds"]
-
     def costs(self, keys: list[str]) -> dict[str, Any]:
         path = self.folder / "costs.json"
         found = read_json(path, keys)
         numbers = {key: plausible.COUNT for key in keys if key not in ("device", "precision")}
         plausible.check_numbers(path, found, numbers)
         return {key: found[key] for key in keys}
-
-    def attack_seconds(self, attack: str) -> float:
-        """Seconds an attacked prompt; NaN where there was none to attack."""
-        keys = ["seconds_per_prompt", "attacked"]
-        path = self.folder / f"attack-{attack}.json"
-        costs = read_json(path, keys)
-        lacking = () if costs["attacked"] else ("seconds_per_prompt",)
-        plausible.check_numbers(path, costs, dict.fromkeys(keys, plausible.COUNT), lacking)
-        return costs["seconds_per_prompt"] if costs["attacked"] else float("nan")
 
     def attack_costs(self, attack: str) -> dict[str, Any]:
         """How many of the last pictures are empty, and by which judge and rule they were judged."""

@@ -9,10 +9,10 @@ import pandas as pd
 
 from eraseflow.outputs import write_csv, write_text
 from eraseflow.params import Params
+from eraseflow.project import files
 from eraseflow.report import baselines, claims, collapsed, means, orders, outcomes, pairs, published
 from eraseflow.report.readable import LUCK, markdown_table
 from eraseflow.report.templates import template
-from eraseflow.report.whole import made_by
 
 TITLE = "The claims table"
 PURPOSE = (
@@ -45,7 +45,7 @@ def write(params: Params, names: Sequence[str], out: Path, verdicts: Path) -> No
         write_csv(rows, out / f"{name}.csv", float_format="%.6g")
     pairs.write(found.pairs, out / "pairs.csv")
     write_csv(found.verdicts, verdicts, float_format="%.4f")
-    pages = {name: made_by(out / name) for name in names if (out / name / "index.html").is_file()}
+    pages = {name: files.made_by(out / name) for name in names if (out / name / "index.html").is_file()}
     write_text(markdown(params, found), out / "table.md")
     write_text(_page(params, found, pages), out / "index.html")
 

@@ -1,5 +1,6 @@
 """What each training took, from the cells' ledgers (see eraseflow/ledger.py)."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -7,11 +8,11 @@ from matplotlib.ticker import EngFormatter
 
 from eraseflow.params import Params
 from eraseflow.passes import PASSES
-from eraseflow.report import collapsed
+from eraseflow.report import collapsed, measured
 from eraseflow.report.cells import Cell
 
-KEYS = ["train_seconds", "optimiser_steps", *PASSES, "peak_memory_bytes"]
-KEYS += ["trained_weights", "trained_bytes", "stored_weights", "stored_bytes", "device", "precision"]
+KEYS = ["optimiser_steps", *PASSES, "trained_weights", "trained_bytes", "stored_weights", "stored_bytes"]
+KEYS += ["device", "precision"]
 COLUMNS = ["concept", "method", *KEYS]
 size = EngFormatter(unit="B", places=1)  # bytes as `12.0 MB`
 CAPTION = (
@@ -35,25 +36,31 @@ def costs(params: Params, cells: Path) -> pd.DataFrame:
     return frame.assign(unet_passes=frame["unet_forward"] + frame["unet_backward"])
 
 
-def readable(frame: pd.DataFrame, marked: collapsed.Marks = frozenset()) -> pd.DataFrame:
-    """The costs as the page writes them."""
-    named = zip(frame["concept"], frame["method"], strict=True)
+def readable(frame: pd.DataFrame, timed: pd.DataFrame, marked: collapsed.Marks = frozenset()) -> pd.DataFrame:
+    """The costs as the page writes them, beside what was measured (measured.measured())."""
+    named = list(zip(frame["concept"], frame["method"], strict=True))
+    trainings = timed[timed["attack"] == ""].set_index(["concept", "method"])
     columns = {
         "Concept": frame["concept"],
         "Method": [collapsed.titled(concept, method, None, marked)[0] for concept, method in named],
-        "Seconds": frame["train_seconds"].map("{:,.1f}".format),
+        "Seconds": _measured(trainings["seconds"], named, "{:,.1f}".format),
         "Optimiser steps": frame["optimiser_steps"].map("{:,d}".format),
         "U-Net forward (pictures)": frame["unet_forward"].map("{:,d}".format),
         "U-Net backward (pictures)": frame["unet_backward"].map("{:,d}".format),
         "Text encoder (texts, forward + backward)": [
             f"{row.text_forward:,d} + {row.text_backward:,d}" for row in frame.itertuples()
         ],
-        "Peak memory": frame["peak_memory_bytes"].map(size),
+        "Peak memory": _measured(trainings["peak_memory_bytes"].dropna(), named, size),
         "Trained weights": _weights(frame, "trained"),
         "Stored weights": _weights(frame, "stored"),
         "Device": frame["device"] + ", " + frame["precision"],
     }
     return pd.DataFrame(columns)
+
+
+def _measured(values: pd.Series, cells: list[tuple[str, str]], form: Callable[[float], str]) -> list[str]:
+    known = values.to_dict()
+    return [form(known[cell]) if cell in known else measured.NOT for cell in cells]
 
 
 def _weights(frame: pd.DataFrame, which: str) -> list[str]:

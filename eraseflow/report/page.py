@@ -12,7 +12,19 @@ from matplotlib.figure import Figure
 from eraseflow import verdict
 from eraseflow.metrics.rates import Rate
 from eraseflow.params import Params
-from eraseflow.report import baselines, budget, collapsed, costs, gallery, orders, pareto, reproduction, sweep, transfer
+from eraseflow.report import (
+    baselines,
+    budget,
+    collapsed,
+    costs,
+    gallery,
+    measured,
+    orders,
+    pareto,
+    reproduction,
+    sweep,
+    transfer,
+)
 from eraseflow.report.cells import CellError, read_json, read_reference, withheld
 from eraseflow.report.counterparts import TESTBED
 from eraseflow.report.data_uri import data_uri
@@ -31,8 +43,8 @@ class Findings:
     """What the report has computed, by the modules that made it; a figure without rows is left out.
 
     table: table.table(). figures: published.read(). reproduced: reproduction.reproduction(). sweep: sweep.curves().
-    budget: budget.curves(). transfer: transfer.matrices(). costs: costs.costs(). fronts: pareto.fronts(). orders:
-    orders.orders().
+    budget: budget.curves(). transfer: transfer.matrices(). costs: costs.costs(). timed: measured.measured(). fronts:
+    pareto.fronts(). orders: orders.orders().
     """
 
     table: pd.DataFrame
@@ -42,6 +54,7 @@ class Findings:
     budget: pd.DataFrame
     transfer: pd.DataFrame
     costs: pd.DataFrame
+    timed: pd.DataFrame
     fronts: pd.DataFrame
     orders: pd.DataFrame
 
@@ -83,7 +96,8 @@ def render(params: Params, found: Findings, read: Read) -> str:
         transfer_caption=transfer.CAPTION,
         asr_vs_cost=_widths(lambda columns: asr_vs_cost(params, frame, found.costs, columns), 1, 3),
         cost_caption=costs.CAPTION,
-        costs=costs.readable(found.costs, collapsed.marks(frame)).to_dict("split"),
+        costs=costs.readable(found.costs, found.timed, collapsed.marks(frame)).to_dict("split"),
+        measured=measured.said(params, found.timed),
         caution=pareto.CAUTION,
         orders=found.orders.to_dict("records"),
         orders_note=orders.NOTE,
@@ -95,7 +109,7 @@ def render(params: Params, found: Findings, read: Read) -> str:
         judges=_judges(read.judges),
         real=read_reference(read.reference),
         base={name: _picture(read.base / f"{name}.png") for name in ("losses", "samples")},
-        versions={name: version(name) for name in PACKAGES},
+        versions={name: version(name).partition("+")[0] for name in PACKAGES},  # without what it was built for
     )
 
 

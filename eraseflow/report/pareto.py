@@ -8,7 +8,7 @@ from eraseflow.report.orders import BASE  # best in all but the concept, so it i
 from eraseflow.report.table import strongest
 
 OBJECTIVES = ["asr", "fd", "unet_passes"]  # lower is better in each
-FRONT = ["concept", "method", "attack", "asr", "asr_low", "asr_high", "fd", "fd_name", "unet_passes", "train_seconds"]
+FRONT = ["concept", "method", "attack", "asr", "asr_low", "asr_high", "fd", "fd_name", "unet_passes"]
 FRONT += ["on_front", "dominated_by", "overlapping", "collapsed"]
 CAUTION = (
     "Each concept's methods under their strongest attack. A method is on the Pareto front if no other is at least as "

@@ -21,7 +21,7 @@ Range = tuple[float, float]
 COUNT: Range = (0, INF)
 ATTACKED: Mapping[str, Range] = {
     **{name: (0, 2**64 - 1) for name in ("seed", "adversarial_seed")},
-    **{name: COUNT for name in ("seconds", "blocked", *PASSES)},
+    **{name: COUNT for name in ("blocked", *PASSES)},
     "images": (1, INF),
     "step": (-1, INF),
 }
@@ -98,12 +98,10 @@ def check_features(path: Path, features: np.ndarray, names: list[str]) -> None:
         raise CellError(f"{path}: {names[row]}: feature {column + 1}: is not finite, found {value}; {AGAIN}")
 
 
-def check_numbers(path: Path, values: Mapping[str, Any], ranges: Mapping[str, Range], may_lack: tuple = ()) -> None:
-    """The keys of `ranges` must have numbers within them, those of `may_lack` may be null. Raises: CellError."""
+def check_numbers(path: Path, values: Mapping[str, Any], ranges: Mapping[str, Range]) -> None:
+    """The keys of `ranges` must have numbers within them. Raises: CellError."""
     for key, (low, high) in ranges.items():
         value = values[key]
-        if value is None and key in may_lack:
-            continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
             wanted = f"a number from {low:g} to {high:g}" if math.isfinite(low) else "a number"
             raise CellError(f"{path}: {key}: expected {wanted}, found {value!r}; {AGAIN}")

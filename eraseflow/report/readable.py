@@ -7,7 +7,7 @@ import pandas as pd
 from eraseflow import verdict
 from eraseflow.metrics.rates import Rate
 from eraseflow.params import Params
-from eraseflow.report import baselines, collapsed
+from eraseflow.report import baselines, collapsed, measured
 from eraseflow.report.outcomes import UNION
 from eraseflow.report.table import ATTACKED_SUMMARY, REFERENCE, SUMMARY, further_clip, summaries, title
 
@@ -40,7 +40,10 @@ TEX = str.maketrans(
 
 
 def readable(params: Params, frame: pd.DataFrame, concept: str) -> pd.DataFrame:
-    """One concept's rows as text; the headers name judge and feature network, arrows show which way is better."""
+    """One concept's rows as text; the headers name judge and feature network, arrows show which way is better.
+
+    frame: with the columns of measured.beside, without which nothing is measured.
+    """
     rows = frame[frame["concept"] == concept]
     first, (methods, attacks) = rows.iloc[0], collapsed.names(rows)
     columns: dict[str, list[str]] = {
@@ -55,7 +58,10 @@ def readable(params: Params, frame: pd.DataFrame, concept: str) -> pd.DataFrame:
         ),
         f"p against {REFERENCE}": ["" if pd.isna(p) else baselines.p_value(p) for p in rows["mcnemar_p_holm"]],
         **{f"Beats {baseline}": _beats(rows, baseline) for baseline in baselines.compared(frame)},
-        "Attack, s/prompt": _numbers(rows, "attack_seconds_per_prompt", ".1f"),
+        "Attack, s/prompt": [
+            _seconds(row.get("attack_seconds_per_prompt"), ".1f") if row["pre_successes"] < row["n_prompts"] else ""
+            for row in rows.to_dict("records")
+        ],
         **_empty(rows),
         **_summed_up(rows, ATTACKED_SUMMARY),
         f"ASR under any attack ↓ ({first['judge']})": _rates(rows, "any_successes", "n_prompts", "any_effective"),
@@ -68,7 +74,7 @@ def readable(params: Params, frame: pd.DataFrame, concept: str) -> pd.DataFrame:
         f"{first['clip_name']} ↑": _numbers(rows, "clip_score", ".4g"),
         **{f"{name} ↑": _numbers(rows, name, ".4g") for name in further_clip(rows)},
         **_summed_up(rows, SUMMARY),
-        "Training, s": _numbers(rows, "train_seconds", ".0f"),
+        "Training, s": [_seconds(row.get("train_seconds"), ".0f") for row in rows.to_dict("records")],
     }
     return pd.DataFrame(columns)
 
@@ -144,6 +150,10 @@ def _beats(rows: pd.DataFrame, baseline: str) -> list[str]:
         answer = {"beats": "yes", "does not beat": "no", "cannot": "no room"}[baselines.verdict(row, baseline)]
         said.append("" if pd.isna(p) else f"{answer}: {ours:.0f} against {theirs:.0f} (p {baselines.p_value(p)})")
     return said
+
+
+def _seconds(value: float | None, form: str) -> str:
+    return measured.NOT if pd.isna(value) else format(value, form)
 
 
 def _named(rows: pd.DataFrame) -> list[str]:

@@ -27,7 +27,6 @@ FORMATS = {
     ),
     **dict.fromkeys(["kept_accuracy", "kept_low", "kept_high"], "{:.4f}"),
     **dict.fromkeys(["fd", "clip_score"], "{:.6g}"),
-    **dict.fromkeys(["train_seconds", "attack_seconds_per_prompt"], "{:.2f}"),
     **dict.fromkeys(["kept_right", "attackable_successes"], "{:.0f}"),
     **dict.fromkeys(["mcnemar_p", "mcnemar_p_holm"], "{:.3g}"),
     **{
@@ -42,7 +41,7 @@ SUMMARY, ATTACKED_SUMMARY = "summary ", "attacked summary "
 
 
 def table(params: Params, cells: Path, concepts: Path) -> pd.DataFrame:
-    """Rates as fractions 0..1 with 95 % intervals (metrics.rates), times in seconds.
+    """Rates as fractions 0..1 with 95 % intervals (metrics.rates).
 
     mcnemar_p: of the test against REFERENCE's ASR (rates.paired_p), mcnemar_p_holm by Holm over all pairs of methods in
     the table; NaN for REFERENCE itself. ties: the letters of pairs.letters under this attack. any_...: of the prompts
@@ -166,8 +165,6 @@ def _row(params: Params, cell: Cell, counts: dict[str, Any], attack: str, own: p
         **{name: score for name, score in scores["clip_scores"].items() if name != scores["clip_name"]},
         **empty,
         "collapsed": collapsed.has_collapsed({"n_prompts": asr.n, "kept_n": scores["kept_n"]} | empty),
-        "train_seconds": cell.train_seconds(),
-        "attack_seconds_per_prompt": cell.attack_seconds(attack),
         **{SUMMARY + name: value for name, value in scores["summary"].items()},
         **{ATTACKED_SUMMARY + name: value for name, value in cell.attack_summary(attack).items()},
     }

@@ -1,13 +1,12 @@
 """`make full`'s reports side by side: the lists of all concepts in one file each, and a page that leads to theirs."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from eraseflow import verdict
+from eraseflow import timings, verdict
 from eraseflow.outputs import write_bytes, write_csv, write_text
 from eraseflow.params import Params
 from eraseflow.project import files
@@ -29,7 +28,7 @@ LISTS = {
 
 
 def write(params: Params, tuned_on: Sequence[str], out: Path) -> None:
-    """From the reports in `out`, a folder a concept: LISTS, the figure and index.html.
+    """From the reports in `out`, a folder a concept: LISTS, timings.csv, the figure and index.html.
 
     tuned_on: the concepts on which settings were tuned. Concepts of params' table without a folder are left out. The
     page says which these and those are.
@@ -43,6 +42,7 @@ def write(params: Params, tuned_on: Sequence[str], out: Path) -> None:
     for whole, rows in lists.items():
         write_csv(pd.concat(rows), out / whole)
     frame = _read(out / "table.csv")
+    write_csv(pd.concat([timings.read(out / name / timings.FILE) for name in there]), out / timings.FILE)
     missing = [name for name in params.table.concepts if name not in there]
     params = _of(params, there, frame)
     for kind in ("png", "svg"):
@@ -80,25 +80,21 @@ def _page(params: Params, missing: Sequence[str], frame: pd.DataFrame, out: Path
             columns: data_uri(plots.encode(figure, "svg"), "image/svg+xml") for columns, figure in figures.items()
         },
         concepts=[
-            _concept(params, name, frame, fronts) | {"commit": made_by(out / name)} for name in params.table.concepts
+            _concept(params, name, frame, fronts) | {"commit": files.made_by(out / name)}
+            for name in params.table.concepts
         ],
         tuned_on=tuned_on,
         caution=pareto.CAUTION,
-        hours=seconds(frame) / 3600,
+        hours=seconds(frame, timings.read(out / timings.FILE)) / 3600,
     )
 
 
-def seconds(frame: pd.DataFrame) -> float:
-    """What all trainings and attacks took; prompts that succeed un-attacked are not attacked."""
-    trainings = frame.drop_duplicates(["concept", "method"])["train_seconds"]
-    attacked = frame["n_prompts"] - frame["pre_successes"]
-    return trainings.sum() + (frame["attack_seconds_per_prompt"] * attacked).sum()
-
-
-def made_by(published: Path) -> str | None:
-    """The commit whose code made a published report; None where that is not known."""
-    path = published / files.MADE_BY
-    return json.loads(path.read_text(encoding="utf-8"))["commit"] if path.is_file() else None
+def seconds(frame: pd.DataFrame, timed: pd.DataFrame) -> float:
+    """What the trainings and attacks of the table took when they were last measured; NaN where not all of them were."""
+    attacks = frame[timings.CELL]
+    cells = pd.concat([attacks.assign(attack="").drop_duplicates(), attacks])
+    taken = timed.drop_duplicates(timings.CELL, keep="last").set_index(timings.CELL)["seconds"].astype(float)
+    return float(taken.reindex(pd.MultiIndex.from_frame(cells)).sum(skipna=False))
 
 
 def _concept(params: Params, name: str, frame: pd.DataFrame, fronts: pd.DataFrame) -> dict:
