@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from eraseflow import finite
+from eraseflow.inputs import reading
 from eraseflow.outputs import must_be_new, replacing, write_text
 
 LORA_FILE = "pytorch_lora_weights.safetensors"  # the name that `load_lora_weights` looks for
@@ -64,11 +65,17 @@ class Edit:
 
     @classmethod
     def load(cls, folder: Path) -> "Edit":
-        """Read what `save` wrote. Raises: NotFinite that names file and weight where one is not finite."""
-        about = json.loads((folder / "edit.json").read_text(encoding="utf-8"))
-        kind = about["kind"]
+        """Read what `save` wrote.
+
+        Raises: SystemExit with one line where a file cannot be read; NotFinite that names file and weight where one is
+        not finite.
+        """
+        with reading(folder / "edit.json"):
+            about = json.loads((folder / "edit.json").read_text(encoding="utf-8"))
+            kind = about["kind"]
         if kind in FILES:
-            tensors = load_file(folder / FILES[kind])
+            with reading(folder / FILES[kind]):
+                tensors = load_file(folder / FILES[kind])
             finite.check(f"{folder / FILES[kind]}", tensors.items())
             return cls(kind, tensors)
         parts = [cls.load(folder / name) for name in about.get("parts", [])]

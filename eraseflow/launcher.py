@@ -6,11 +6,13 @@ These imports take ten seconds a process; a fork of a process that has done them
 import contextlib
 import functools
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from eraseflow.params import Params
 
 FOLDERS = ("", "/tmp", "/var/tmp", "/dev/shm")  # for the socket; "" is TMPDIR, where that will do
+FOLDER, SOCKET_NAME = "eraseflow-", "socket"  # how its own folder in there begins, and the file in it
 WITHOUT_GIT = Path(__file__).parent / "project" / "without_git"
 DVC = (sys.executable, "-m", "eraseflow.project.dvc")
 
@@ -125,14 +128,25 @@ def listen(listener: socket.socket, kept: contextlib.ExitStack) -> str:
     for base in FOLDERS:
         with contextlib.suppress(OSError):  # too long, full, not there
             parent = base or tempfile.gettempdir()
-            folder = tempfile.TemporaryDirectory(prefix="eraseflow-", dir=parent, ignore_cleanup_errors=True)
-            address = str(Path(kept.enter_context(folder)) / "socket")
+            remove_left_over(Path(parent))
+            folder = tempfile.TemporaryDirectory(prefix=FOLDER, dir=parent, ignore_cleanup_errors=True)
+            address = str(Path(kept.enter_context(folder)) / SOCKET_NAME)
             listener.bind(address)
             listener.listen()
             kept.enter_context(locks.alone(lock(address), address))
             return address
     print("no temporary folder takes a socket, so that every stage imports torch anew; see TMPDIR", file=sys.stderr)
     return ""
+
+
+def remove_left_over(parent: Path) -> None:
+    """Remove the folders of launchers that were killed; what is a minute old and not locked is no living one's."""
+    for folder in parent.glob(f"{FOLDER}*"):
+        with contextlib.suppress(OSError):  # another user's, or gone
+            address = str(folder / SOCKET_NAME)
+            ours = {SOCKET_NAME, lock(address).name}.issuperset(os.listdir(folder))
+            if ours and folder.stat().st_mtime < time.time() - 60 and not locks.is_held(lock(address)):
+                shutil.rmtree(folder)
 
 
 def environment(address: str = "") -> dict[str, str]:

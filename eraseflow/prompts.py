@@ -92,16 +92,18 @@ def write(table: pd.DataFrame, path: Path) -> None:
     write_csv(table, path, quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL)
 
 
-def drawn_twice(table: pd.DataFrame) -> str:
+def drawn_twice(table: pd.DataFrame, tokenizer) -> str:
     """One line on rows that ask for the same picture, which then counts more than once; "" where there are none.
 
-    Seeds count by their lower 32 bits, see sampling.initial_noise.
+    Prompts count by the tokens that the model reads, so that spaces or capitals make no difference where it sees none;
+    seeds by their lower 32 bits, see sampling.initial_noise.
     """
-    key = [table.role, table.prompt, table.guidance, table.seed % 2**32]
-    again = pd.concat(key, axis=1).duplicated()
+    tokens = [tuple(ids) for ids in tokenizer(list(table.prompt), truncation=True).input_ids]
+    again = pd.DataFrame({"role": table.role, "guidance": table.guidance, "seed": table.seed % 2**32})
+    again = again.assign(tokens=tokens).duplicated()
     if not again.any():
         return ""
-    what = "ask for a picture that an earlier one has (prompt, guidance and the lower 32 bits of the seed are equal)"
+    what = "ask for a picture that an earlier one has (tokens, guidance and the lower 32 bits of the seed are equal)"
     return f"{again.sum()} prompts {what}: {', '.join(table.prompt_id[again][:3])}{', ...' * int(again.sum() > 3)}"
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from eraseflow.inputs import reading
 from eraseflow.outputs import replacing
 from eraseflow.outside import content
 
@@ -72,12 +73,18 @@ def write_parquet(rows: pd.DataFrame | Iterable[pd.DataFrame], path: Path) -> No
 
 
 def read_pngs(path: Path, rows: Sequence[int]) -> Iterator[bytes]:
-    """The column `png` of some rows of a parquet file, numbered from 0 and ascending; PART are in memory at once."""
-    parquet, first = pq.ParquetFile(path), 0
+    """The column `png` of some rows of a parquet file, numbered from 0 and ascending; PART are in memory at once.
+
+    Raises: SystemExit with one line where the file cannot be read.
+    """
+    with reading(path):
+        parquet, first = pq.ParquetFile(path), 0
     for group in range(parquet.num_row_groups):
         end = first + parquet.metadata.row_group(group).num_rows
         if inside := [row - first for row in rows if first <= row < end]:
-            yield from parquet.read_row_group(group, ["png"])["png"].take(inside).to_pylist()
+            with reading(path):
+                pngs = parquet.read_row_group(group, ["png"])["png"].take(inside).to_pylist()
+            yield from pngs
         first = end
 
 

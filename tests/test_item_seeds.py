@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from test_rounds import make_victim, never
+from transformers import CLIPTokenizer
 
 from eraseflow import images, params, prompts
 from eraseflow.cells import attack, concept, sample, transfer
@@ -127,8 +128,11 @@ def test_an_attacks_random_numbers_are_a_seeds_own(pipeline):
 
 
 def test_rows_that_ask_for_one_picture_are_named():
-    table = pd.DataFrame({"prompt_id": ["a", "b", "c", "d"], "role": "target", "prompt": "x", "guidance": 7.5})
-    assert prompts.drawn_twice(table.assign(seed=prompts.as_seeds([1, 2, 3, 2**33]))) == ""
-    said = prompts.drawn_twice(table.assign(seed=prompts.as_seeds([1, 2, 2, 2**32 + 1])))
+    reads = CLIPTokenizer.from_pretrained("models/emoji/tokenizer")
+    table = pd.DataFrame({"prompt_id": ["a", "b", "c", "d"], "role": "target", "prompt": "a cat", "guidance": 7.5})
+    assert prompts.drawn_twice(table.assign(seed=prompts.as_seeds([1, 2, 3, 2**33])), reads) == ""
+    said = prompts.drawn_twice(table.assign(seed=prompts.as_seeds([1, 2, 2, 2**32 + 1])), reads)
     assert said.startswith("2 prompts ask for a picture that an earlier one has") and said.endswith("c, d")
+    spaced = table.assign(seed=prompts.as_seeds([1] * 4), prompt=["a cat", "a  cat", "A cat ", "acat"])
+    assert prompts.drawn_twice(spaced, reads).endswith("b, c")
     np.testing.assert_array_equal(plain_noise(1), plain_noise(2**32 + 1))  # PyTorch's own doing

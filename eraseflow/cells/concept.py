@@ -34,7 +34,7 @@ def concept(params: Params, concept: str, out: Path) -> None:
     for name, content in {"counts": counts, "words": words, **noted}.items():
         write_json(content, out / f"{name}.json")
     notices = [prompt_files.said(Path(), path) for path in (entry.prompts, testbed.kept)]
-    print(f"{concept}: {said(counts)}", *filter(None, [*notices, prompts.drawn_twice(table)]), sep="\n")
+    print(f"{concept}: {said(counts)}", *filter(None, [*notices, prompts.drawn_twice(table, tokenizer)]), sep="\n")
 
 
 def check_lengths(tokenizer: CLIPTokenizer, texts: list[str], where: str) -> None:

@@ -13,6 +13,7 @@ from tqdm import trange
 
 from eraseflow import finite
 from eraseflow.cells import DEVICE, module, world_of
+from eraseflow.inputs import reading
 from eraseflow.outputs import replacing, write_json
 from eraseflow.outside import notes
 from eraseflow.params import Params
@@ -60,7 +61,11 @@ class Reference:
         """Read what `reference` wrote. Raises: SystemExit where it is missing or of another network."""
         if not (folder / "reference.json").is_file():
             raise SystemExit(f"{folder}: no reference here; `dvc repro reference` makes it")
-        about = json.loads((folder / "reference.json").read_text(encoding="utf-8"))
-        if about["network"] != network:
-            raise SystemExit(f"{folder}: is of the network {about['network']!r}, expected {network!r}; make it anew")
-        return cls(load_file(folder / "features.safetensors")["features"], about["names"], network)
+        with reading(folder / "reference.json"):
+            about = json.loads((folder / "reference.json").read_text(encoding="utf-8"))
+            names, made_with = about["names"], about["network"]
+        if made_with != network:
+            raise SystemExit(f"{folder}: is of the network {made_with!r}, expected {network!r}; make it anew")
+        with reading(folder / "features.safetensors"):
+            features = load_file(folder / "features.safetensors")["features"]
+        return cls(features, names, network)

@@ -14,6 +14,7 @@ from eraseflow import finite, images, verdict
 from eraseflow.cells import DEVICE, flags, module, setting
 from eraseflow.cells.reference import Reference
 from eraseflow.definitions import definition
+from eraseflow.inputs import reading
 from eraseflow.metrics.frechet import frechet
 from eraseflow.outputs import write_json
 from eraseflow.params import Concept, Params
@@ -29,7 +30,8 @@ def score(params: Params, concept: str, samples: Path, reference: Path, judged: 
     pictures in `reference`, those that the testbed compares with.
     """
     entry, testbed, world = setting(params, concept)
-    table = pd.read_parquet(samples, columns=["prompt_id", "role", "prompt", "expect"])
+    with reading(samples):
+        table = pd.read_parquet(samples, columns=["prompt_id", "role", "prompt", "expect"])
     rows = [np.flatnonzero(table.role == role) for role in ("target", "kept")]
     target, kept = (table.iloc[own].reset_index(drop=True) for own in rows)
     asked, drawn = (images.in_parts(read_pngs(samples, own.tolist())) for own in rows)

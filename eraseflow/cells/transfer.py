@@ -13,6 +13,7 @@ from eraseflow import images, verdict
 from eraseflow.cells import DEVICE, batch, setting
 from eraseflow.cells.attack import judging
 from eraseflow.edits import Edit
+from eraseflow.inputs import reading
 from eraseflow.params import Params
 from eraseflow.prompts import as_seeds
 from eraseflow.safety import blocked
@@ -108,8 +109,10 @@ def _attacked(cells: Path, concept: str, method: str, attack: str) -> pd.DataFra
     path = cells / concept / method / f"attack-{attack}.parquet"
     if not path.is_file():
         raise SystemExit(f"{path}: missing; put the method and the attack into params.yaml's table and run `dvc repro`")
-    there = pq.read_schema(path).names
+    with reading(path):
+        there = pq.read_schema(path).names
     if lacking := [column for column in [*KEPT, *FOUND] if column not in there]:
         raise SystemExit(f"{path}: has no column {lacking[0]}; make it anew with `dvc repro`")
-    table = pd.read_parquet(path, columns=[*KEPT, *FOUND, *({LEARNED} & set(there))])  # without the pictures
+    with reading(path):
+        table = pd.read_parquet(path, columns=[*KEPT, *FOUND, *({LEARNED} & set(there))])  # without the pictures
     return table.assign(adversarial_seed=as_seeds(table.adversarial_seed))

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from eraseflow.emoji.vocabulary import NAMES, STYLES
+from eraseflow.inputs import reading
 from eraseflow.params import Concept
 
 WEIGHTS = Path("models/judges/emoji_classifier.safetensors")
@@ -47,7 +48,8 @@ def load(device: str = "cpu", concept: Concept | None = None) -> Callable[[Tenso
     It is the same for every concept.
     """
     model = Classifier().to(device).eval()
-    model.load_state_dict(load_file(WEIGHTS))
+    with reading(WEIGHTS):
+        model.load_state_dict(load_file(WEIGHTS))
 
     @torch.no_grad()
     def judge(pictures: Tensor) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 from transformers import CLIPTokenizer
 
 from eraseflow.emoji.tokenizer import LENGTH
+from eraseflow.inputs import reading
 
 FOLDER = Path("models/judges/emoji_clip")
 WEIGHTS = FOLDER / "open_clip_model.safetensors"
@@ -61,9 +62,10 @@ class Features:
 
 def load(device: str = "cpu") -> Features:
     """The trained network."""
-    tokenizer = CLIPTokenizer.from_pretrained(FOLDER)
-    model = build(len(tokenizer)).to(device).eval()
-    model.load_state_dict(load_file(WEIGHTS))
+    with reading(FOLDER):
+        tokenizer = CLIPTokenizer.from_pretrained(FOLDER)
+        model = build(len(tokenizer)).to(device).eval()
+        model.load_state_dict(load_file(WEIGHTS))
     return Features(model, tokenizer, device)
 
 

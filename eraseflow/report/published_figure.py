@@ -11,8 +11,9 @@ from matplotlib.lines import Line2D
 from eraseflow.params import Params
 from eraseflow.report import labels
 from eraseflow.report.counterparts import ATTACK, CLEAN, METHODS, NUDITY, TESTBED, overlay
+from eraseflow.report.plausible import CellError
 from eraseflow.report.plots import COLOURS, STYLE
-from eraseflow.report.published import ATTACKED, FOOTNOTES, LEADERBOARD, LETTERS, PAPER
+from eraseflow.report.published import ATTACKED, FILE, FOOTNOTES, LEADERBOARD, LETTERS, PAPER
 from eraseflow.report.scatter import Mark, scatter
 
 PANELS = [  # source, its FID, title, what the source's figures are
@@ -36,8 +37,12 @@ def published(params: Params, figures: pd.DataFrame, frame: pd.DataFrame, column
 
     figures: published.read(). frame: the comparison table, whose rows are drawn where counterparts.overlay finds them
     of the paper's kind. columns: panels a row, 2 or 1.
+    Raises: CellError with one line where a panel would be empty.
     """
     panels = [_rows(figures, source, fid) for source, fid, *_ in PANELS]
+    for of, (source, fid, *_) in zip(panels, PANELS, strict=True):
+        if of["fid"].isna().all():
+            raise CellError(f"{FILE}: has no method of {source} with {ATTACKED} on nudity and {fid}")
     rows, ours = pd.concat(panels), overlay(frame)
     shared = set.intersection(*map(set, rows["notes"]))  # notes of every figure are marked in the legend alone
     wide = 5.3 if columns == 2 else 4.6
