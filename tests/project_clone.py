@@ -88,7 +88,7 @@ def only(raw: dict, concepts: Sequence[str], methods: Sequence[str], attacks: Se
 def shorten(raw: dict) -> None:
     """One concept, two methods, one attack, few steps; of further ones what is soon computed."""
     methods = ["original", "uce", "eraseflow", "esd", "esd_u", "safree"]
-    only(raw, ["unicorn", "champagne", "weapon"], methods, ["random_prefix", "unlearndiffatk"])
+    only(raw, ["unicorn", "champagne_bottle", "weapon"], methods, ["random_prefix", "unlearndiffatk"])
     raw["table"] |= {"concepts": ["unicorn"], "methods": ["original", "uce"], "attacks": ["random_prefix"]}
     raw["testbeds"]["emoji"]["sampling"]["steps"] = 2
     raw["attacks"]["random_prefix"]["emoji"]["rounds"] = 1
@@ -97,7 +97,7 @@ def shorten(raw: dict) -> None:
         raw["methods"][name]["emoji"] |= {"iterations": 1, "num_steps": 2}
     raw["methods"]["eraseflow"]["emoji"] |= {"epochs": 1, "num_steps": 5, "skip_last": 0, "batch_size": 1}
     for concept in raw["concepts"].values():
-        concept["kept"]["count"] = 8  # as many as champagne has neighbours
+        concept["kept"]["count"] = 8  # as many as champagne_bottle has neighbours
         concept["preserve"] = concept["preserve"][:3]
 
 

@@ -70,14 +70,14 @@ def test_nothing_to_do_runs_nothing(made):
 
 
 def test_a_new_concept_adds_exactly_its_cells_and_a_removed_one_leaves_the_report(chain):
-    edit_params(chain, lambda raw: raw["table"].update(concepts=["unicorn", "champagne"], methods=["uce"]))
-    assert repro(chain) == cells(["champagne"], ["uce"], ["random_prefix"]) | {"concept@champagne", "report"}
+    edit_params(chain, lambda raw: raw["table"].update(concepts=["unicorn", "champagne_bottle"], methods=["uce"]))
+    assert repro(chain) == cells(["champagne_bottle"], ["uce"], ["random_prefix"]) | {"concept@champagne_bottle", "report"}
     table = (chain / "reports" / "table.csv").read_text()
-    assert "champagne" in table
-    edit_params(chain, lambda raw: raw["table"]["concepts"].remove("champagne"))
+    assert "champagne_bottle" in table
+    edit_params(chain, lambda raw: raw["table"]["concepts"].remove("champagne_bottle"))
     assert repro(chain) == {"report"}
-    assert "champagne" not in (chain / "reports" / "table.csv").read_text()
-    assert not (chain / "reports" / "grids" / "champagne.png").exists()
+    assert "champagne_bottle" not in (chain / "reports" / "table.csv").read_text()
+    assert not (chain / "reports" / "grids" / "champagne_bottle.png").exists()
 
 
 def test_a_concept_written_by_a_user(chain):

@@ -13,7 +13,6 @@ from transformers import CLIPTokenizer
 
 from eraseflow import hub, params, prompt_sources, prompts
 from eraseflow.cells.concept import concept as make_concept
-from eraseflow.emoji import tokenizer as emoji_tokenizer
 from eraseflow.params import Concept
 
 ROOT = Path(__file__).parent.parent
@@ -21,8 +20,8 @@ FIRST = ["prompt_id", "role", "prompt", "expect", "seed", "guidance"]
 
 
 @pytest.fixture(scope="module")
-def words(tmp_path_factory) -> CLIPTokenizer:
-    return emoji_tokenizer.build(tmp_path_factory.mktemp("tokenizer"))
+def words() -> CLIPTokenizer:
+    return CLIPTokenizer.from_pretrained(ROOT / "models/emoji/tokenizer")
 
 
 @pytest.fixture

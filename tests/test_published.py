@@ -16,6 +16,7 @@ from eraseflow.metrics.rates import Rate
 from eraseflow.params import Params
 from eraseflow.report import build, published, published_figure, sweep
 from eraseflow.report.counterparts import CSD, NINE
+from eraseflow.report.plausible import CellError
 from eraseflow.report.published import FOOTNOTES, LEADERBOARD, LETTERS, PAPER
 from eraseflow.report.reproduction import formatted, readable, reproduction
 from eraseflow.report.table import ATTACKED_SUMMARY
@@ -173,6 +174,12 @@ def test_figure_without_a_table_of_sd14():
     figure = published_figure.published(make_params(), FIGURES, EMOJI)
     assert any("this report's table is of the testbed emoji" in text.get_text() for text in figure.texts)
     assert "measured" not in figure.get_suptitle()
+
+
+def test_a_panel_without_figures_is_one_line():
+    without = FIGURES[FIGURES["metric"] != "FID T2IBenchmark"]
+    with pytest.raises(CellError, match="has no method of .* and FID T2IBenchmark$"):
+        published_figure.published(make_params(), without, EMOJI)
 
 
 def found(frame: pd.DataFrame, params: Params | None = None) -> pd.DataFrame:
