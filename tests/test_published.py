@@ -178,7 +178,7 @@ def test_figure_without_a_table_of_sd14():
 
 def test_a_panel_without_figures_is_one_line():
     without = FIGURES[FIGURES["metric"] != "FID T2IBenchmark"]
-    with pytest.raises(CellError, match="has no method of .* and FID T2IBenchmark$"):
+    with pytest.raises(CellError, match=r"has no method of .* and FID T2IBenchmark$"):
         published_figure.published(make_params(), without, EMOJI)
 
 
