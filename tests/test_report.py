@@ -221,7 +221,7 @@ def test_cell_by_hand(report):
         "emoji,unicorn,fine_grained,esd,unlearndiffatk,24,24,24,0,2,0.1667,0.0668,0.3585,0.8333,0.6415,0.9332,20,4,"
         "0.8333,0.6415,0.9332,20,0.8333,0.6415,0.9332,20,24,24,24,24,24,False,4,112,"
         "emoji_classifier top-1,0.9583,0.7976,0.9926,23,24,emoji_classifier top-1,"
-        "6.75,FD emoji-clip,24,0.3125,CLIP score emoji-clip,24,0,0,0,False,,"
+        "6.75,FD emoji-clip,24,0.3125,CLIP score emoji-clip,24,0,0,0,False,,,"
         "0.00781,0.0625,ab,20,5,6.1e-05,0.000366,20,5,,,,,,"
     )
 
