@@ -289,14 +289,15 @@ def test_the_style_judge_reads_the_pictures_that_are_noted(everything):
 
 
 # What decides no number: it checks, finds, fetches and reports. `transfer` takes from the attack's cell how it judges.
-WITHOUT_NUMBERS = {"cells", "csv_files", "definitions", "environment", "finite", "prompt_files", "ready"}
+WITHOUT_NUMBERS = {"cells", "csv_files", "definitions", "environment", "finite", "inputs", "prompt_files", "ready"}
 WITHOUT_NUMBERS |= {"project", "project.files", "project.links", "project.locks", "shards", "stage", "memory", "server"}
 WITHOUT_NUMBERS |= {"judges", "metrics"}  # their contracts
+WITHOUT_NUMBERS |= {"timings"}  # which no result has
 NOT_USED = {
     "train": {"rows"},
     "sample": {"prompt_sources", "safety"},
     "attack": {"prompt_sources"},
-    "transfer": {"passes", "prompt_sources", "prompts", "rounds"},
+    "transfer": {"naming", "passes", "prompt_sources", "prompts", "rounds"},
 }
 
 
