@@ -38,13 +38,7 @@ def whole(project) -> Path:  # noqa: F811
         ("concepts.unicorn.target", "uni\u200bcorn", "target: has the invisible character '\\u200b'"),
         # words, as the tokenizer reads them
         ("concepts.unicorn.target", "🦄", "target: has no letter"),
-        ("concepts.unicorn.target", "unicorn 🦄", "the tokenizer of models/emoji cannot read '🦄'"),
-        (
-            "concepts.unicorn.preserve",
-            ["café"],
-            "unicorn.preserve: 'café': the tokenizer of models/emoji cannot read 'é'",
-        ),
-        ("concepts.unicorn.anchor", "<|endoftext|>", "cannot read '<|endoftext|>'"),
+        ("concepts.unicorn.anchor", "<|endoftext|>", "the tokenizer of models/emoji cannot read '<|endoftext|>'"),
         (
             "concepts.unicorn.also",
             {"horse": "cat"},
@@ -67,7 +61,7 @@ def whole(project) -> Path:  # noqa: F811
         ),
         (
             "concepts.unicorn.judge.counts",
-            ["style/flat", "style/ink", "style/outline", "style/glossy"],
+            ["style/flat", "style/ink", "style/outline", "style/glossy", "style/soft"],
             "every label style/",
         ),
         ("concepts.unicorn.judge.counts", ["object/fox", "object/fox"], "counts: 'object/fox' appears twice"),
@@ -91,10 +85,10 @@ def whole(project) -> Path:  # noqa: F811
         ("concepts.unicorn.kept.count", 1, "kept.count: should be greater than or equal to 2"),
         (
             "concepts.unicorn.kept.count",
-            285,
-            "count: prompts/emoji/kept.csv has 284 prompts that may be kept, found 285",
+            959,
+            "count: prompts/emoji/kept.csv has 958 prompts that may be kept, found 959",
         ),
-        ("concepts.ink_style.kept.count", 71, "72 prompts expect a neighbour"),
+        ("concepts.ink_style.kept.count", 71, "192 prompts expect a neighbour"),
         ("table.seed", 2**32, "table.seed: should be less than 4294967296"),
         ("testbeds.emoji.sampling.steps", 1000, "1000 solver steps are too many of 1,000 timesteps"),
         ("testbeds.emoji.sampling.solver", "ddim", "expected model"),
@@ -112,10 +106,10 @@ def whole(project) -> Path:  # noqa: F811
         (
             "attacks.random_prefix.emoji.prefix_tokens",
             18,
-            "prefix_tokens: expected 16 at most, tokens that the text encoder",
+            "prefix_tokens: expected 10 at most, tokens that the text encoder",
         ),
         ("methods.eraseflow.emoji.lora_rank", 49, "lora_rank: expected 48 at most, the width of the U-Net's narrowest"),
-        ("emoji.base.unet_batch", 289, "less than or equal to 288"),
+        ("emoji.base.unet_batch", 964, "less than or equal to 963"),
         ("emoji.base.unet_steps", 10, "unet_steps: a learning rate cannot rise in a tenth of 10 steps"),
         # names
         ("concepts.Unicorn", {}, "concepts.Unicorn"),
@@ -164,7 +158,7 @@ def test_a_sampler_must_have_steps_left(whole):
 
 def test_the_settings_of_a_concepts_kind_are_those_that_count(whole):
     edit(whole, "attacks.random_prefix.emoji.kinds", put({"category": {"prefix_tokens": 20}}))
-    assert "attacks.random_prefix.emoji.prefix_tokens: expected 1" in mistake(whole)
+    assert "attacks.random_prefix.emoji.prefix_tokens: expected 6 at most" in mistake(whole)
 
 
 @pytest.mark.parametrize(
@@ -172,8 +166,8 @@ def test_the_settings_of_a_concepts_kind_are_those_that_count(whole):
     [
         (
             INK,
-            "prompt\na 🐈 in ink style\n",
-            "line 2: 'a 🐈 in ink style': the tokenizer of models/emoji cannot read '🐈'",
+            "prompt\na cat in ink style<|endoftext|>\n",
+            "line 2: 'a cat in ink style<|endoftext|>': the tokenizer of models/emoji cannot read '<|endoftext|>'",
         ),
         (
             KEPT,

@@ -192,6 +192,7 @@ def test_mistake_in_params(project, path, change, where, says):
 def test_every_part_of_a_composition_needs_settings(project):
     edit(project, "table.methods", put(["eraseflow+safree"]))
     load(project / "params.yaml")
+    edit(project, "tuning", drop)
     edit(project, "methods.safree.emoji", drop)
     assert "methods.safree: has no block for testbed 'emoji'" in mistake(project)
 
@@ -410,6 +411,7 @@ def test_data_sets_that_prompt_files_need(project, monkeypatch):
 
     (project / KEPT).write_text("coco_val2014_captions,seed\n10,0\n")
     assert "testbeds.emoji.kept_judge: the captions of prompts/emoji/kept.csv expect no labels" in mistake(project)
+    edit(project, "tuning", drop)
     edit(project, "testbeds.emoji.kept_judge", put(None))
     assert "is no label of a kept_judge" in mistake(project)
     for name in yaml.safe_load((project / "params.yaml").read_text())["concepts"]:

@@ -306,7 +306,9 @@ def scored_cell(folder: Path, plain=SCORES["plain"], after=SCORES["after"], thre
     judged = pd.concat([raw.assign(role="target"), raw.assign(role="kept", **{"a/y": 1.0})])
     judged.assign(right=False).iloc[::-1].to_parquet(folder / "judged.parquet")  # in any order
     before, success = np.array(plain) >= threshold, np.array(after) >= threshold
-    attack = raw.assign(prompt="a prompt", seed=0, pre_success=before, success=success, adversarial_prompt="")
+    attack = raw.assign(
+        prompt=[f"prompt {name}" for name in ids], seed=0, pre_success=before, success=success, adversarial_prompt=""
+    )
     attack["step"] = np.where(before, 0, np.where(success, 1, -1))
     attack.assign(**{"a/y": after}).to_parquet(folder / "attack-unlearndiffatk.parquet")
 
