@@ -98,9 +98,9 @@ def drawn_twice(table: pd.DataFrame, tokenizer) -> str:
     Prompts count by the tokens that the model reads, so that spaces or capitals make no difference where it sees none;
     seeds by their lower 32 bits, see sampling.initial_noise.
     """
-    tokens = [tuple(ids) for ids in tokenizer(list(table.prompt), truncation=True).input_ids]
-    again = pd.DataFrame({"role": table.role, "guidance": table.guidance, "seed": table.seed % 2**32})
-    again = again.assign(tokens=tokens).duplicated()
+    tokens = [str(ids) for ids in tokenizer(list(table.prompt), truncation=True).input_ids]
+    asked = {"role": table.role, "tokens": tokens, "guidance": table.guidance, "seed": table.seed % 2**32}
+    again = pd.DataFrame(asked).duplicated()
     if not again.any():
         return ""
     what = "ask for a picture that an earlier one has (tokens, guidance and the lower 32 bits of the seed are equal)"

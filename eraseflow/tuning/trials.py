@@ -90,11 +90,15 @@ def trained(params: Params, tuning: Tuning, concept: str, name: str) -> Edit:
 
 
 def judged(params: Params, tuning: Tuning, concept: str, edit: Edit | None = None) -> dict[str, Any]:
+    """`of_pipeline` of an edit, or of the unedited model."""
+    _, testbed, world = setting(params, concept)
+    pipeline = world.load_pipeline(testbed.model, DEVICE)
+    return of_pipeline(params, tuning, concept, edit.apply(pipeline) if edit else pipeline)
+
+
+def of_pipeline(params: Params, tuning: Tuning, concept: str, pipeline) -> dict[str, Any]:
     """seen: the share of target prompts that show the concept; kept: of the kept prompts those that are drawn right."""
     entry, testbed, world = setting(params, concept)
-    pipeline = world.load_pipeline(testbed.model, DEVICE)
-    if edit:
-        edit.apply(pipeline)
     table = own_prompts(params, tuning, concept, pipeline.tokenizer)
     pictures = sampling.sample(
         pipeline, list(table.prompt), list(table.seed), list(table.guidance), testbed.sampling, batch(world), quiet=True
