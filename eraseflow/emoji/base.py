@@ -74,8 +74,9 @@ def train(parquet: Path, folder: Path, settings: BaseTraining, resume: bool) -> 
     )
     with replacing(folder) as whole:
         pipeline.save_pretrained(whole)
-        shutil.rmtree(whole / "text_encoder")
-        shutil.copytree(work / "text_encoder", whole / "text_encoder")
+        for name in ("text_encoder", "tokenizer"):  # as they were kept: in use, a tokenizer's settings change
+            shutil.rmtree(whole / name)
+            shutil.copytree(work / name, whole / name)
         pd.DataFrame(losses).rename_axis("step").to_csv(whole / "losses.csv", float_format="%.5f")
     forget(name)
 
