@@ -1,7 +1,7 @@
 """Training of the emoji testbed's judges: the classifier and the image-text network.
 
-They see the trained pictures and `others`, in augmentations of their own; held-out pairs, every fifth of the others and
-the unseen artist are left for their cards.
+They see the trained pictures and `others`, in augmentations of their own, and the classifier further artists' drawings
+of these; held-out pairs, every fifth of the others and the unseen artist are left for their cards.
 """
 
 import json
@@ -20,7 +20,7 @@ from transformers import CLIPTokenizer
 from eraseflow.emoji import pictures
 from eraseflow.emoji.augment import augment, recolour
 from eraseflow.emoji.captions import random_caption
-from eraseflow.emoji.vocabulary import HELD_OUT_OTHERS, HELD_OUT_PAIRS, STYLES
+from eraseflow.emoji.vocabulary import EARLIER, HELD_OUT_OTHERS, HELD_OUT_PAIRS, STYLES
 from eraseflow.judges import emoji_classifier
 from eraseflow.metrics import emoji_clip
 from eraseflow.outputs import replacing
@@ -29,7 +29,8 @@ from eraseflow.params import JudgeTraining
 LEARNING_RATE = 1e-3
 STRENGTH = 1.6  # of the shifts, turns and scalings, beside the autoencoder's
 HELD_OUT_SEED = 2**31  # augmentations of the held-out pictures; training draws from other seeds
-OTHERS_SHARE, BLENDS_SHARE = 0.25, 0.1  # of a batch
+OTHERS_SHARE, BLENDS_SHARE = 0.35, 0.1  # of a batch
+NO_STYLE = -100  # which PyTorch's losses leave out
 
 
 def view(images: Tensor, rng: np.random.Generator) -> Tensor:
@@ -48,8 +49,8 @@ def view(images: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def load(folder: Path) -> tuple[DataFrame, Tensor]:
-    """The pictures that judges train on, (n, 3, 64, 64) in [0, 1]: the trained pairs, then the others."""
-    parts = [pictures.load(folder / f"{name}.parquet", pictures.SIZE) for name in ("pictures", "others")]
+    """The pictures that judges train on, (n, 3, 64, 64) in [0, 1]: the trained pairs, the others, further artists'."""
+    parts = [pictures.load(folder / f"{name}.parquet", pictures.SIZE) for name in ("pictures", "others", "further")]
     table = pd.concat([part for part, _ in parts], ignore_index=True)
     pairs = zip(table["name"], table["style"], strict=True)
     trained = [row for row, (name, style) in enumerate(pairs) if not held_out(name, style)]
@@ -57,8 +58,8 @@ def load(folder: Path) -> tuple[DataFrame, Tensor]:
 
 
 def held_out(name: str, style: str) -> bool:
-    """Whether a picture is left for the cards."""
-    return (name, style) in HELD_OUT_PAIRS or name in HELD_OUT_OTHERS
+    """Whether a picture is left for the cards, or is an earlier version of one that is."""
+    return (name, EARLIER.get(style, style)) in HELD_OUT_PAIRS or name in HELD_OUT_OTHERS
 
 
 def draw(table: DataFrame, batch: int, rng: np.random.Generator) -> np.ndarray:
@@ -75,13 +76,13 @@ def draw(table: DataFrame, batch: int, rng: np.random.Generator) -> np.ndarray:
 def train_classifier(
     table: DataFrame, images: Tensor, steps: int, batch: int, seed: int
 ) -> emoji_classifier.Classifier:
-    """Train on augmented views; a blend of two pictures is "something else" of no style."""
+    """Train on augmented views; a blend of two pictures is nothing, of no style, and a further artist's has none."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    number = {name: place for place, name in enumerate(emoji_classifier.OBJECTS)}
-    nothing = number[emoji_classifier.SOMETHING_ELSE]
-    objects = torch.tensor([number.get(name, nothing) for name in table["name"]])
-    styles = torch.tensor([list(STYLES).index(style) for style in table["style"]])
+    number = {name: place for place, name in enumerate(emoji_classifier.KINDS)}
+    kinds = torch.tensor([number[name] for name in table["name"]])
+    place_of = {style: place for place, style in enumerate(STYLES)}
+    styles = torch.tensor([place_of.get(style, NO_STYLE) for style in table["style"]])
     model = emoji_classifier.Classifier().to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2 * LEARNING_RATE, total_steps=steps)
@@ -90,10 +91,9 @@ def train_classifier(
         rows = draw(table, batch, rng)
         seen = view(images[rows], rng)
         blended = (seen[:blends] + seen[blends : 2 * blends]) / 2
-        logits = model(torch.cat([seen, blended]).to(memory_format=torch.channels_last))
-        of_objects, of_styles = logits.split([len(number), len(STYLES)], dim=1)
-        loss = nn.functional.nll_loss(of_objects, torch.cat([objects[rows], torch.full((blends,), nothing)]))
-        loss = loss + nn.functional.nll_loss(of_styles[:batch], styles[rows])
+        of_kinds, of_styles = model.of_kinds(torch.cat([seen, blended]).to(memory_format=torch.channels_last))
+        loss = nn.functional.nll_loss(of_kinds, torch.cat([kinds[rows], torch.full((blends,), number[""])]))
+        loss = loss + nn.functional.nll_loss(of_styles[:batch], styles[rows], ignore_index=NO_STYLE)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -137,7 +137,9 @@ def train(folder: Path, tokenizer: Path, settings: JudgeTraining, models: Path) 
     table, images = load(folder)
     words = CLIPTokenizer.from_pretrained(tokenizer)
     classifier = train_classifier(table, images, settings.classifier_steps, settings.batch, settings.seed)
-    image_text = train_image_text(table, images, words, settings.image_text_steps, settings.batch, settings.seed + 1)
+    ours = table["style"].isin(list(STYLES)).to_numpy()  # captions say in which style
+    own, own_images = table[ours].reset_index(drop=True), images[torch.from_numpy(ours)]
+    image_text = train_image_text(own, own_images, words, settings.image_text_steps, settings.batch, settings.seed + 1)
     with replacing(models) as unfinished:
         network = unfinished / emoji_clip.FOLDER.name
         shutil.copytree(tokenizer, network)

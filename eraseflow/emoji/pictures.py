@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from eraseflow.emoji.packages import NPM, npm, read_json
-from eraseflow.emoji.vocabulary import GROUP_OF, ICON_OF, OTHERS, STYLES, UNSEEN
+from eraseflow.emoji.vocabulary import FURTHER, GROUP_OF, ICON_OF, OTHERS, STYLES, UNSEEN
 from eraseflow.images import from_png
 from eraseflow.outputs import replacing
 
@@ -32,24 +32,29 @@ def render(icons: dict, name: str, size: int = SIZE) -> bytes:
 
 
 def build(folder: Path) -> None:
-    """Render the pictures into `pictures.parquet`, `others.parquet`, `unseen.parquet` and the licence texts.
+    """Render the pictures into `pictures`, `others`, `further` and `unseen.parquet`, and the licence texts.
 
-    `pictures` has every name in every style; `others` what is none of them, in every style, its group empty; `unseen`
-    those names that an artist whom no network sees has drawn. Columns of all: name, group, style, package (with
-    version), licence, sha256 (of the PNG), png.
+    `pictures` has every name in every style; `others` what is none of them, in every style, its group empty; `further`
+    both kinds as more artists have drawn them, as far as they have, whose style is their package; `unseen` those names
+    that an artist whom no network sees has drawn. Columns of all: name, group, style, package (with version), licence,
+    sha256 (of the PNG), png.
     """
-    tables: dict[str, list[pd.DataFrame]] = {"pictures": [], "others": [], "unseen": []}
+    tables: dict[str, list[pd.DataFrame]] = {"pictures": [], "others": [], "further": [], "unseen": []}
+    others = {icon: icon for icon in OTHERS}
+    further = [(package, (package, licence)) for package, licence in FURTHER.items()]
     with tempfile.TemporaryDirectory() as temporary, replacing(folder / "licences") as licences:
         licences.mkdir()
         texts = npm("spdx-license-list", Path(temporary))
-        for style, (source, licence) in tqdm([*STYLES.items(), UNSEEN], desc="rendering", unit="style"):
+        for style, (source, licence) in tqdm([*STYLES.items(), *further, UNSEEN], desc="rendering", unit="style"):
             package = npm(f"@iconify-json/{source}", Path(temporary))
             icons, info = read_json(package, "icons.json"), read_json(package, "info.json")
             if style == UNSEEN[0]:
                 tables["unseen"].append(_render_all(style, source, licence, icons, ICON_OF))
+            elif style in FURTHER:
+                tables["further"].append(_render_all(style, source, licence, icons, ICON_OF | others))
             else:
                 tables["pictures"].append(_render_all(style, source, licence, icons, ICON_OF))
-                tables["others"].append(_render_all(style, source, licence, icons, {icon: icon for icon in OTHERS}))
+                tables["others"].append(_render_all(style, source, licence, icons, others))
             notice = (
                 f"Style `{style}`: {info['name']} by {info['author']['name']} ({info['author']['url']}),\n"
                 f"licence {licence}; rendered from SVG to {SIZE}-pixel PNG without other changes.\n\n"
