@@ -1,5 +1,6 @@
 """A miniature Stable Diffusion of the same classes, with random weights, for every test that needs a pipeline."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,12 @@ settings.register_profile(
 )
 settings.register_profile("thousand", settings.get_profile("few"), max_examples=1000, derandomize=False)
 settings.load_profile("few")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than cores: the slow tests start processes and wait for them, a quarter of the time for nothing else."""
+    return 1 + (os.cpu_count() or 1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
