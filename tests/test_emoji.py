@@ -155,6 +155,33 @@ def test_training_resumes_exactly(tmp_path, monkeypatch):
         assert torch.equal(a, b)
 
 
+def test_a_judges_training_resumes_exactly(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "EVERY", 2)
+    count = 0
+
+    def train(saved, dies_at=99):
+        def loss_of(rng):
+            nonlocal count
+            count += 1
+            if count == dies_at:
+                raise KeyboardInterrupt
+            given = torch.from_numpy(rng.normal(size=(4, 3))).float()
+            return model(given).square().mean()
+
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Dropout(0.5))
+        count = 0
+        return judges.optimise("it", model, 1e-2, 20, 0, saved, loss_of)
+
+    whole = train(tmp_path / "a.pt")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "b.pt", dies_at=12)
+    resumed = train(tmp_path / "b.pt")
+    assert count == 10, "ten steps were saved"
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
 @pytest.mark.parametrize("size", [0, 100, -100])
 def test_a_damaged_checkpoint_begins_the_training_anew(tmp_path, capsys, size):
     layer = torch.nn.Linear(2, 2)

@@ -6,6 +6,7 @@ of these; held-out pairs, every fifth of the others and the unseen artist are le
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,10 @@ import torch
 from pandas import DataFrame
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from tqdm import trange
+from tqdm import tqdm
 from transformers import CLIPTokenizer
 
-from eraseflow.emoji import pictures
+from eraseflow.emoji import checkpoint, pictures
 from eraseflow.emoji.augment import augment, recolour
 from eraseflow.emoji.captions import random_caption
 from eraseflow.emoji.vocabulary import EARLIER, HELD_OUT_OTHERS, HELD_OUT_PAIRS, STYLES
@@ -25,6 +26,7 @@ from eraseflow.judges import emoji_classifier
 from eraseflow.metrics import emoji_clip
 from eraseflow.outputs import replacing
 from eraseflow.params import JudgeTraining
+from eraseflow.shards import WORK, fingerprint, forget
 
 LEARNING_RATE = 1e-3
 STRENGTH = 1.6  # of the shifts, turns and scalings, beside the autoencoder's
@@ -73,43 +75,62 @@ def draw(table: DataFrame, batch: int, rng: np.random.Generator) -> np.ndarray:
     return np.concatenate(chosen)
 
 
-def train_classifier(
-    table: DataFrame, images: Tensor, steps: int, batch: int, seed: int
-) -> emoji_classifier.Classifier:
+def optimise(
+    name: str, model: nn.Module, rate: float, steps: int, seed: int, saved: Path,
+    loss_of: Callable[[np.random.Generator], Tensor],
+) -> nn.Module:  # fmt: skip
+    """Train a model with AdamW and one cycle up to a learning rate; goes on from `saved`.
+
+    loss_of draws all that is random from its generator, which is of (seed, step), so that a resumed training equals an
+    uninterrupted one.
+    """
+    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
+    parts = {"model": model, "optimiser": optimiser, "schedule": schedule}
+    losses = checkpoint.resume(saved, parts)
+    for step in (bar := tqdm(range(len(losses), steps), initial=len(losses), total=steps, desc=name, unit="step")):
+        torch.manual_seed(seed + step)  # dropout's
+        loss = loss_of(np.random.default_rng((seed, step)))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        losses.append(loss.item())
+        bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
+        if (step + 1) % checkpoint.EVERY == 0:
+            checkpoint.save(saved, parts, losses)
+    return model.eval()
+
+
+def train_classifier(table: DataFrame, images: Tensor, steps: int, batch: int, seed: int, saved: Path) -> nn.Module:
     """Train on augmented views; a blend of two pictures is nothing, of no style, and a further artist's has none."""
     torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
     number = {name: place for place, name in enumerate(emoji_classifier.KINDS)}
     kinds = torch.tensor([number[name] for name in table["name"]])
     place_of = {style: place for place, style in enumerate(STYLES)}
     styles = torch.tensor([place_of.get(style, NO_STYLE) for style in table["style"]])
     model = emoji_classifier.Classifier().to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2 * LEARNING_RATE, total_steps=steps)
     blends = round(batch * BLENDS_SHARE)
-    for _ in (bar := trange(steps, desc="classifier", unit="step")):
+
+    def loss_of(rng: np.random.Generator) -> Tensor:
         rows = draw(table, batch, rng)
         seen = view(images[rows], rng)
         blended = (seen[:blends] + seen[blends : 2 * blends]) / 2
         of_kinds, of_styles = model.of_kinds(torch.cat([seen, blended]).to(memory_format=torch.channels_last))
         loss = nn.functional.nll_loss(of_kinds, torch.cat([kinds[rows], torch.full((blends,), number[""])]))
-        loss = loss + nn.functional.nll_loss(of_styles[:batch], styles[rows], ignore_index=NO_STYLE)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-    return model.eval()
+        return loss + nn.functional.nll_loss(of_styles[:batch], styles[rows], ignore_index=NO_STYLE)
+
+    return optimise("classifier", model, 2 * LEARNING_RATE, steps, seed, saved, loss_of)
 
 
-def train_image_text(table: DataFrame, images: Tensor, tokenizer: CLIPTokenizer, steps: int, batch: int, seed: int):
+def train_image_text(
+    table: DataFrame, images: Tensor, tokenizer: CLIPTokenizer, steps: int, batch: int, seed: int, saved: Path
+) -> nn.Module:
     """Train the open_clip network on augmented views and captions; every true caption of a batch is a positive."""
     torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
     model = emoji_clip.build(len(tokenizer))
-    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps)
-    for _ in (bar := trange(steps, desc="image-text", unit="step")):
+
+    def loss_of(rng: np.random.Generator) -> Tensor:
         rows = draw(table, batch, rng)
         pairs = [(table["name"][r], table["style"][r]) for r in rows]
         captions = [random_caption(*pair, rng) for pair in pairs]
@@ -120,26 +141,30 @@ def train_image_text(table: DataFrame, images: Tensor, tokenizer: CLIPTokenizer,
         words = model.encode_text(ids, normalize=True)
         logits = model.logit_scale.exp().clamp(max=100) * seen @ words.T
         loss = nn.functional.cross_entropy(logits, true / true.sum(1, keepdim=True))
-        loss = loss + nn.functional.cross_entropy(logits.T, true.T / true.T.sum(1, keepdim=True))
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-    return model.eval()
+        return loss + nn.functional.cross_entropy(logits.T, true.T / true.T.sum(1, keepdim=True))
+
+    return optimise("image-text", model, LEARNING_RATE, steps, seed, saved, loss_of)
 
 
 def train(folder: Path, tokenizer: Path, settings: JudgeTraining, models: Path) -> None:
     """Train both networks on the pictures of `folder` and write them to `models`, where their loaders look for them.
 
-    The image-text network reads with the base model's tokenizer and has learnt everything else by itself.
+    The image-text network reads with the base model's tokenizer and has learnt everything else by itself. A training
+    that was killed goes on.
     """
+    name = "judges-" + fingerprint(folder, tokenizer, settings)
+    work = WORK / name
+    work.mkdir(parents=True, exist_ok=True)
     table, images = load(folder)
     words = CLIPTokenizer.from_pretrained(tokenizer)
-    classifier = train_classifier(table, images, settings.classifier_steps, settings.batch, settings.seed)
+    classifier = train_classifier(
+        table, images, settings.classifier_steps, settings.batch, settings.seed, work / "classifier.pt"
+    )
     ours = table["style"].isin(list(STYLES)).to_numpy()  # captions say in which style
     own, own_images = table[ours].reset_index(drop=True), images[torch.from_numpy(ours)]
-    image_text = train_image_text(own, own_images, words, settings.image_text_steps, settings.batch, settings.seed + 1)
+    image_text = train_image_text(
+        own, own_images, words, settings.image_text_steps, settings.batch, settings.seed + 1, work / "image_text.pt"
+    )
     with replacing(models) as unfinished:
         network = unfinished / emoji_clip.FOLDER.name
         shutil.copytree(tokenizer, network)
@@ -150,3 +175,4 @@ def train(folder: Path, tokenizer: Path, settings: JudgeTraining, models: Path) 
             save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, file)
         config = json.dumps({"model_cfg": emoji_clip.CONFIG}, indent=2)
         (network / "open_clip_config.json").write_text(config + "\n", encoding="utf-8")
+    forget(name)
