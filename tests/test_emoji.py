@@ -157,27 +157,26 @@ def test_training_resumes_exactly(tmp_path, monkeypatch):
 
 def test_a_judges_training_resumes_exactly(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "EVERY", 2)
-    count = 0
+    calls: list[int] = []
 
     def train(saved, dies_at=99):
         def loss_of(rng):
-            nonlocal count
-            count += 1
-            if count == dies_at:
+            calls.append(0)
+            if len(calls) == dies_at:
                 raise KeyboardInterrupt
             given = torch.from_numpy(rng.normal(size=(4, 3))).float()
             return model(given).square().mean()
 
         torch.manual_seed(0)
         model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Dropout(0.5))
-        count = 0
+        calls.clear()
         return judges.optimise("it", model, 1e-2, 20, 0, saved, loss_of)
 
     whole = train(tmp_path / "a.pt")
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "b.pt", dies_at=12)
     resumed = train(tmp_path / "b.pt")
-    assert count == 10, "ten steps were saved"
+    assert len(calls) == 10, "ten steps were saved"
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
 
