@@ -36,7 +36,7 @@ def table(params: Params) -> Table:
             check_known(name, getattr(params, family), f"claims.{family}", family[:-1])
     check_once([str(seed) for seed in claims.seeds], "claims.seeds")
     names = claims.model_dump(include={"concepts", "methods", "attacks"})
-    return params.table.model_copy(update=names | {"prompts": None, "transfer": []})
+    return params.table.model_copy(update=names | {"prompts": None, "kept": None, "transfer": []})
 
 
 def tables(params: Params) -> dict[str, Table]:

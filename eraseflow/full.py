@@ -33,6 +33,7 @@ def table(params: Params) -> Table:
         "attacks": attacks,
         "transfer": [REPLAYED] if REPLAYED in attacks else [],
         "prompts": None,
+        "kept": None,
     }
     return params.table.model_copy(update=names)
 

@@ -69,6 +69,7 @@ class Table(Block):
     attacks: list[Name] = Field(min_length=1)
     transfer: list[Name] = []
     prompts: Annotated[int, Field(ge=1)] | None = None
+    kept: Annotated[int, Field(ge=2)] | None = None
     seed: Seed
 
 

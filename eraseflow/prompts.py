@@ -21,11 +21,17 @@ OPTIONAL = ["expect", "seed", "guidance", "images", "tokens"]  # columns that a 
 
 
 def resolve(
-    concept: Concept, testbed: Testbed, seed: int, tokenizer, most: int | None = None
+    concept: Concept,
+    testbed: Testbed,
+    seed: int,
+    tokenizer,
+    most: int | None = None,
+    most_kept: int | None = None,
 ) -> tuple[pd.DataFrame, dict]:
     """All prompts of a concept that may be used, targets first (COLUMNS), and how many there are of which sort.
 
-    most: how many targets at most, see `spread`; what is left out changes neither id nor seed of the others.
+    most, most_kept: how many targets and how many of the concept's kept prompts at most, see `spread`; what is left out
+    changes neither id nor seed of the others.
 
     tokens include start and end; they are the file's own number where it has one. Counts of the targets: official (one
     a picture that the file asks for), excluded_by_safety_gate and their ids, used; of the used over_length (the text
@@ -40,6 +46,7 @@ def resolve(
         raise SystemExit(f"{concept.prompts}: the safety gate leaves none of the {len(official)} prompts")
     target = target.iloc[spread(len(target), most)]
     kept = _complete(_chosen(pool[pool.blocked == ""], concept, testbed), "kept", testbed, seed)
+    kept = kept.iloc[spread(len(kept), most_kept)]
     table = pd.concat([target, kept], ignore_index=True)
     if table.tokens.isna().any():
         ids = tokenizer(list(table.prompt), truncation=False, verbose=False).input_ids

@@ -316,8 +316,11 @@ def test_the_stage_writes_what_cells_read(tmp_path, monkeypatch):
     everything = params.load()
     make_concept(everything, "weapon", tmp_path)
     words = CLIPTokenizer.from_pretrained("models/emoji/tokenizer")
-    most = everything.table.prompts
-    table, counts = prompts.resolve(everything.concepts["weapon"], everything.testbeds["emoji"], 0, words, most)
+    most = everything.table.prompts, everything.table.kept
+    table, counts = prompts.resolve(everything.concepts["weapon"], everything.testbeds["emoji"], 0, words, *most)
+    every, _ = prompts.resolve(everything.concepts["weapon"], everything.testbeds["emoji"], 0, words)
+    assert table.role.value_counts().to_dict() == {"target": most[0], "kept": most[1]} and len(every) > len(table)
+    assert_frame_equal(table, every[every.prompt_id.isin(table.prompt_id)].reset_index(drop=True))
     assert_frame_equal(prompts.read(tmp_path / "prompts.csv"), table)
     assert_frame_equal(prompts.read(tmp_path / "prompts.csv", "target"), table[table.role == "target"])
     assert json.loads((tmp_path / "counts.json").read_text()) == counts

@@ -28,7 +28,8 @@ def concept(params: Params, concept: str, out: Path) -> None:
     noted["texts"] = {"outside": notes.texts(entry, testbed)}
     tokenizer = CLIPTokenizer.from_pretrained(hub.snapshot(testbed.model, ["tokenizer/*"]) / "tokenizer")
     check_lengths(tokenizer, [*sum(entry.pairs, ()), *entry.preserve], f"concepts.{concept}")
-    table, counts = prompts.resolve(entry, testbed, params.table.seed, tokenizer, params.table.prompts)
+    used = params.table
+    table, counts = prompts.resolve(entry, testbed, used.seed, tokenizer, used.prompts, used.kept)
     prompts.write(table, out / "prompts.csv")
     words = entry.model_dump(include={"kind", "target", "anchor", "also", "preserve"}) | {"pairs": entry.pairs}
     for name, content in {"counts": counts, "words": words, **noted}.items():
