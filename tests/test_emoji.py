@@ -16,7 +16,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from eraseflow import params, sampling, verdict
 from eraseflow.emoji import autoencoder, base, checkpoint, denoiser, english, exam, judges, text_encoder, tokenizer
-from eraseflow.emoji.augment import augment, recolour
+from eraseflow.emoji.augment import augment, ink, recolour
 from eraseflow.emoji.captions import Caption
 from eraseflow.emoji.vocabulary import FURTHER, HELD_OUT_OTHERS, HELD_OUT_PAIRS, NAMES, OTHERS, STYLES, UNSEEN
 from eraseflow.judges import emoji_classifier
@@ -79,6 +79,16 @@ def test_recolouring_leaves_grey_and_brightness():
     turned = recolour(images, np.random.default_rng(1))
     assert torch.allclose((turned * weights).sum(1), (images * weights).sum(1), atol=1e-3)
     assert not torch.allclose(turned, images, atol=0.02)
+
+
+def test_inked_pictures_are_black_and_white():
+    images = torch.ones(64, 3, 16, 16)
+    images[:, :, 4:12, 4:12] = torch.tensor([0.8, 0.1, 0.1]).view(3, 1, 1)
+    inked = ink(images, np.random.default_rng(0))
+    assert torch.equal(inked, ink(images, np.random.default_rng(0))) and torch.equal(inked[:, 0], inked[:, 2])
+    assert (inked[:, :, 0, 0] > 0.9).all(), "the ground stays white"
+    middle, edge = inked[:, 0, 8, 8], inked[:, 0, 4, 8]
+    assert (edge < 0.1).float().mean() > 0.9 and 0.3 < (middle < 0.1).float().mean() < 0.7, "filled or outlined"
 
 
 def test_augmentation_is_small_seeded_and_white_at_the_edges():

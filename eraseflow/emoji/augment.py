@@ -1,4 +1,4 @@
-"""Small changes of pictures on white, with which autoencoder and judges are trained: moved, turned, recoloured."""
+"""Changes of pictures on white, with which the testbed's networks are trained: moved, turned, recoloured, inked."""
 
 import numpy as np
 import torch
@@ -37,3 +37,18 @@ def recolour(images: Tensor, rng: np.random.Generator) -> Tensor:
     matrix[:, 1, 2], matrix[:, 2, 1] = -gain * np.sin(turn), gain * np.sin(turn)
     change = torch.linalg.inv(to_yiq) @ torch.from_numpy(matrix).float() @ to_yiq
     return torch.einsum("nij,njhw->nihw", change, images).clamp(0, 1)
+
+
+def ink(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """Black and white versions of (n, 3, h, w) images, half of them filled shapes and half outlines.
+
+    As an artist with a pen might draw the same thing: what is dark, or where brightness changes, is black.
+    """
+    grey = (images * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    padded = torch.nn.functional.pad(grey, (1, 1, 1, 1), mode="replicate")
+    across, down = padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2], padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]
+    edges = (across.square() + down.square()).sqrt()
+    n = (len(images), 1, 1, 1)
+    level, edge = (torch.from_numpy(rng.uniform(low, high, n)).float() for low, high in ((0.35, 0.9), (0.08, 0.3)))
+    filled, outlined = torch.sigmoid(25 * (grey - level)), torch.sigmoid(40 * (edge - edges))
+    return torch.where(torch.from_numpy(rng.random(n) < 0.5), filled, outlined).expand(-1, 3, -1, -1)

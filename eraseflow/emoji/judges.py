@@ -19,7 +19,7 @@ from tqdm import tqdm
 from transformers import CLIPTokenizer
 
 from eraseflow.emoji import checkpoint, pictures
-from eraseflow.emoji.augment import augment, recolour
+from eraseflow.emoji.augment import augment, ink, recolour
 from eraseflow.emoji.captions import random_caption
 from eraseflow.emoji.vocabulary import EARLIER, HELD_OUT_OTHERS, HELD_OUT_PAIRS, STYLES
 from eraseflow.judges import emoji_classifier
@@ -31,7 +31,7 @@ from eraseflow.shards import WORK, fingerprint, forget
 LEARNING_RATE = 1e-3
 STRENGTH = 1.6  # of the shifts, turns and scalings, beside the autoencoder's
 HELD_OUT_SEED = 2**31  # augmentations of the held-out pictures; training draws from other seeds
-OTHERS_SHARE, BLENDS_SHARE = 0.35, 0.1  # of a batch
+OTHERS_SHARE, INKED_SHARE, BLENDS_SHARE = 0.35, 0.2, 0.1  # of a batch
 NO_STYLE = -100  # which PyTorch's losses leave out
 
 
@@ -103,22 +103,27 @@ def optimise(
 
 
 def train_classifier(table: DataFrame, images: Tensor, steps: int, batch: int, seed: int, saved: Path) -> nn.Module:
-    """Train on augmented views; a blend of two pictures is nothing, of no style, and a further artist's has none."""
+    """Train on augmented views, some of them inked; a blend of two pictures is nothing.
+
+    Blends, inked views and further artists' drawings are of no style.
+    """
     torch.manual_seed(seed)
     number = {name: place for place, name in enumerate(emoji_classifier.KINDS)}
     kinds = torch.tensor([number[name] for name in table["name"]])
     place_of = {style: place for place, style in enumerate(STYLES)}
     styles = torch.tensor([place_of.get(style, NO_STYLE) for style in table["style"]])
     model = emoji_classifier.Classifier().to(memory_format=torch.channels_last)
-    blends = round(batch * BLENDS_SHARE)
+    blends, inked = round(batch * BLENDS_SHARE), round(batch * INKED_SHARE)
 
     def loss_of(rng: np.random.Generator) -> Tensor:
         rows = draw(table, batch, rng)
-        seen = view(images[rows], rng)
+        seen, of_style = view(images[rows], rng), styles[rows]
+        chosen = torch.from_numpy(rng.permutation(batch)[:inked])
+        seen[chosen], of_style[chosen] = ink(seen[chosen], rng), NO_STYLE
         blended = (seen[:blends] + seen[blends : 2 * blends]) / 2
         of_kinds, of_styles = model.of_kinds(torch.cat([seen, blended]).to(memory_format=torch.channels_last))
         loss = nn.functional.nll_loss(of_kinds, torch.cat([kinds[rows], torch.full((blends,), number[""])]))
-        return loss + nn.functional.nll_loss(of_styles[:batch], styles[rows], ignore_index=NO_STYLE)
+        return loss + nn.functional.nll_loss(of_styles[:batch], of_style, ignore_index=NO_STYLE)
 
     return optimise("classifier", model, 2 * LEARNING_RATE, steps, seed, saved, loss_of)
 
