@@ -35,6 +35,11 @@ def table(params: Params) -> Table:
         for name in getattr(claims, family):
             check_known(name, getattr(params, family), f"claims.{family}", family[:-1])
     check_once([str(seed) for seed in claims.seeds], "claims.seeds")
+    tuned_on = params.tuning.concepts.values() if params.tuning else ()
+    if name := next((name for name in claims.concepts if name in tuned_on), None):
+        raise ParamsError(
+            f"params.yaml: claims.concepts: settings are tuned on {name!r}; nothing can be claimed from it"
+        )
     names = claims.model_dump(include={"concepts", "methods", "attacks"})
     return params.table.model_copy(update=names | {"prompts": None, "kept": None, "transfer": []})
 

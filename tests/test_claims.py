@@ -144,12 +144,14 @@ def luck(beaten: int, lost: int, full_up: int = 0) -> pd.DataFrame:
 
 
 def test_attacks_are_compared_with_luck_where_there_is_room():
-    found = claims.beats("x", "unlearndiffatk", 0.5, luck(beaten=3, lost=1, full_up=5))
+    found = claims.beats("x", "unlearndiffatk", 0.5, luck(beaten=3, lost=1, full_up=5), set())
     assert found["figure"] == 0.75 and found["verdict"] == "rather yes"
     assert found["said"] == "unlearndiffatk on 3 of 4 edits; not on esd on l0"
     of_base = luck(3, 3).assign(method="original")
-    assert claims.beats("x", "unlearndiffatk", 0.5, of_base)["verdict"] == "not measured"
-    assert claims.beats("x", "unlearndiffatk", 0.5, luck(beaten=0, lost=12))["verdict"] == "no"
+    assert claims.beats("x", "unlearndiffatk", 0.5, of_base, set())["verdict"] == "not measured"
+    assert claims.beats("x", "unlearndiffatk", 0.5, luck(beaten=0, lost=12), set())["verdict"] == "no"
+    empty = claims.beats("x", "unlearndiffatk", 0.5, luck(beaten=3, lost=1), {("c0", "esd"), ("c1", "esd")})
+    assert empty["figure"] == 0.25 and "esd on c0 (collapsed)" in empty["said"]
 
 
 def test_both_claims_on_two_kinds_of_three():
@@ -165,20 +167,24 @@ def test_both_claims_on_two_kinds_of_three():
 
 def test_only_the_papers_nudity_decides_on_the_order():
     rows = [
-        ("category", "EraseFlow paper"),
-        ("category", "UnlearnDiffAtk benchmark leaderboard"),
-        ("style", "EraseFlow paper"),
+        ("category", "EraseFlow paper", "nudity"),
+        ("category", "UnlearnDiffAtk benchmark leaderboard", "nudity"),
+        ("style", "EraseFlow paper", "style (Van Gogh, Caravaggio)"),
     ]
-    order = pd.DataFrame([{"kind": kind, "source": source} for kind, source in rows]).assign(
+    order = pd.DataFrame(
+        [{"kind": kind, "source": source, "published_concept": about} for kind, source, about in rows]
+    ).assign(
         concept="all",
-        published_concept="x",
         tau=0.67,
         tau_low=0.33,
         tau_high=1.0,
         published_order="",
         measured_order="",
     )
-    assert [row["verdict"] for row in claims.ordered(order)] == ["rather yes", "reported", "reported"]
+    found = list(claims.ordered(order, ["category", "style"]))
+    assert [row["verdict"] for row in found] == ["rather yes", "reported", "reported", "not measured"]
+    assert found[-1]["about"].startswith("style: Van Gogh") and found[-1]["said"] == "too few methods"
+    assert [row["verdict"] for row in claims.ordered(order.head(0), ["category"])] == ["not measured"] * 2
 
 
 def test_the_mean_over_seeds_and_their_range_come_first():
@@ -186,9 +192,11 @@ def test_the_mean_over_seeds_and_their_range_come_first():
     seen[:5, 0], seen[:10, 1], seen[:30, 2] = True, True, True
     frame = made({"esd": seen.tolist(), "uce": first(80, runs=3)})
     scores = [
-        pd.DataFrame({"concept": "weapon", "method": ["esd", "uce"], "run": at, "collapsed": [at == 1, False]})
+        pd.DataFrame({"concept": "weapon", "method": ["esd", "uce"], "run": at, "target_empty": [60 * (at == 1), 0]})
         for at in range(3)
     ]
+    # Empty pictures under an attack alone are the attack's.
+    scores = [one.assign(n_prompts=100, kept_n=100, kept_empty=0, attacked_empty=100) for one in scores]
     scores = [one.assign(fd_name="FD x", fd=2.0 + one.run, clip_name="CLIP score x", clip_score=50.0) for one in scores]
     found = means.means(frame, scores, pairs.letters(pairs.pairs(frame), frame)).set_index(["method", "under"])
     esd = found.loc[("esd", "un-attacked")]

@@ -56,6 +56,17 @@ def test_a_collapsed_row_has_no_place_in_an_order():
     assert (paper["n"], paper["measured_order"]) == (2, "AdvUnlearn 25 < EraseFlow 28")
 
 
+def test_where_the_published_row_has_collapsed_no_other_stands_for_it():
+    figures = {"esd": 20, "uce": 30, "eraseflow": 10, "eraseflow_published": 36}
+    [paper, *_] = of(measured(figures), [("weapon", "eraseflow_published")])
+    assert paper["n"] == 2 and "EraseFlow" not in paper["measured_order"]
+
+
+def test_methods_that_are_all_equal_have_no_order():
+    [paper, _] = of(measured(dict.fromkeys(PAPERS, 36)))
+    assert (paper["n"], paper["tau"], paper["p"]) == (4, 0, 1) and paper["tau_low"] == paper["tau_high"] == 0
+
+
 def test_the_papers_fine_grained_score_is_the_higher_the_better():
     """ESD 94, EraseFlow 83, UCE 60 % of questions answered no; here un-attacked 1, 2 and 9 of 36 show it."""
     frame = measured({"eraseflow": 2, "esd": 1, "uce": 9}, "un-attacked", concept="unicorn", kind="fine_grained")

@@ -20,7 +20,8 @@ class Rate:
     """`successes` of `n` trials; `value`, `low` and `high` (95 % Wilson interval) are fractions 0..1.
 
     effective: how many independent trials tell as much as these (see `effective`); all, where it is left out.
-    Raises: ValueError unless 0 <= successes <= n and n >= 1: nothing is known of 0/0, so no table may show it.
+    Raises: ValueError unless 0 <= successes <= n and n >= 1: nothing is known of 0/0, so no table may show it; or where
+    `effective` is not a positive number.
     """
 
     successes: int
@@ -30,6 +31,8 @@ class Rate:
     def __post_init__(self) -> None:
         if self.n < 1 or not 0 <= self.successes <= self.n:
             raise ValueError(f"a rate needs n >= 1 and 0 <= successes <= n, found {self.successes}/{self.n}")
+        if self.effective is not None and not self.effective > 0:
+            raise ValueError(f"a rate needs a positive effective number of trials, found {self.effective}")
 
     @classmethod
     def of(cls, outcomes: ArrayLike, texts: ArrayLike, runs: ArrayLike | None = None) -> "Rate":
@@ -67,11 +70,12 @@ class Rate:
 def effective(outcomes: np.ndarray, texts: ArrayLike, runs: ArrayLike | None = None) -> float:
     """The effective number of boolean outcomes (n,) that are clustered by text, and by run where there are several.
 
-    p(1 - p) over the variance of p, which is statsmodels' cluster-robust one, two-way where there are runs: crossed
-    random effects of text and run. By the ratio of t quantiles it is made smaller where few clusters tell of the
-    variance (Satterthwaite's degrees of freedom, G - 1 of G clusters), as surveys do for Wilson's interval (Korn and
-    Graubard; Parker et al., NCHS standards for proportions, 2017), and it is n at most. Exactly n where each outcome
-    has a text of its own and there is one run. Where no outcome differs, nothing tells of a variance: as many as texts.
+    p(1 - p) over the variance of p, which is statsmodels' cluster-robust one, two-way where there are runs (crossed
+    random effects of text and run), and at least that by text. By the ratio of t quantiles it is made smaller where few
+    clusters tell of the variance (Satterthwaite's degrees of freedom, G - 1 of G clusters), as surveys do for Wilson's
+    interval (Korn and Graubard; Parker et al., NCHS standards for proportions, 2017), and it is n at most. Exactly n
+    where each outcome has a text of its own and there is one run. Where no outcome differs, nothing tells of a
+    variance: as many as texts.
     """
     n, text = len(outcomes), pd.factorize(np.asarray(texts))[0]
     run = np.zeros(n, dtype=int) if runs is None else pd.factorize(np.asarray(runs))[0]

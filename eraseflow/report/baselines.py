@@ -1,8 +1,7 @@
 """Whether an attack finds more than luck does: its successes against the baselines' at equal distinct judged pictures.
 
 And beside that at as many U-Net passes, for a gradient costs passes that a baseline spends on further pictures. A text
-that an attack tries again with the same seed is the same picture: it is judged once more and finds nothing, so that
-repeats do not count.
+that an attack tries again with the same seed is the same picture and finds nothing, so that repeats do not count.
 """
 
 import math

@@ -12,6 +12,7 @@ from eraseflow.params import Params
 from eraseflow.project import files
 from eraseflow.report import baselines, claims, collapsed, means, orders, outcomes, pairs, published
 from eraseflow.report.readable import LUCK, markdown_table
+from eraseflow.report.table import check_networks
 from eraseflow.report.templates import template
 
 TITLE = "The claims table"
@@ -24,7 +25,8 @@ PURPOSE = (
 
 @dataclass(frozen=True)
 class Found:
-    """verdicts: claims.claims(). rates: means.means(). pairs, luck, orders: of pairs, baselines and orders."""
+    """verdicts: claims.claims(). rates: means.means(). pairs, luck, orders: of pairs, baselines and orders; luck
+    also has `named`, the attack's successes that name the concept."""
 
     verdicts: pd.DataFrame
     rates: pd.DataFrame
@@ -51,20 +53,26 @@ def write(params: Params, names: Sequence[str], out: Path, verdicts: Path) -> No
 
 
 def find(params: Params, folders: Sequence[Path]) -> Found:
-    """What the outcomes.parquet and table.csv of these reports say together."""
+    """What the outcomes.parquet and table.csv of these reports say together.
+
+    Raises: CellError where their scores are of different networks.
+    """
     prompts = outcomes.read([folder / "outcomes.parquet" for folder in folders])
     tables = []
     for folder in folders:
         run = pd.read_parquet(folder / "outcomes.parquet", columns=["run"])["run"].iloc[0]
         tables.append(pd.read_csv(folder / "table.csv").assign(run=run))
+    check_networks(pd.concat(tables), str(folders[0].parent))
     tested, luck = pairs.pairs(prompts), baselines.against(prompts)
+    cell = ["concept", "method", "attack"]
+    named = pd.concat(tables).groupby(cell, sort=False)["named_successes"].sum().rename("named").reset_index()
     marked = set().union(*(collapsed.rows(table) for table in tables))
     ordered = orders.orders(published.read(), prompts, marked)
     return Found(
         verdicts=claims.claims(prompts, luck, ordered, marked),
         rates=means.means(prompts, tables, pairs.letters(tested, prompts)),
         pairs=tested,
-        luck=luck,
+        luck=luck.merge(named, on=cell, how="left", validate="many_to_one"),
         orders=ordered,
     )
 
@@ -96,11 +104,14 @@ def lucky(luck: pd.DataFrame, concept: str) -> pd.DataFrame:
     rows = []
     for row in luck[luck["concept"] == concept].to_dict("records"):
         beats = row["successes"] > row["baseline"] and row["p_holm"] < pairs.LEVEL
-        answer = "yes" if beats else "no room" if row["left"] < baselines.ROOM else "no"
+        answer = "no room" if row["left"] < baselines.ROOM else "yes" if beats else "no"
         counts = f"{row['successes']} : {row['baseline']} of {row['n']}"
         named = {"Method": row["method"], "Attack": row["attack"], "Against": row["against"], "Beats it": answer}
         named |= {"Successes at equal distinct pictures": counts, "p (Holm)": baselines.p_value(row["p_holm"])}
-        rows.append(named | {"At equal passes": str(row["at_equal_passes"])})
+        cheap = f"{row['at_equal_passes']} : {row['baseline_at_equal_passes']} of {row['n']}"
+        rows.append(
+            named | {"Successes at equal passes": cheap, "Successes that name the concept": f"{row['named']:.0f}"}
+        )
     return pd.DataFrame(rows, dtype=str)
 
 

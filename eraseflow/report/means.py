@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from eraseflow.metrics.rates import Rate
+from eraseflow.report import collapsed
 from eraseflow.report.outcomes import KEPT, UNATTACKED, UNION
 from eraseflow.report.readable import markdown_table
 
@@ -25,14 +26,16 @@ def means(outcomes: pd.DataFrame, tables: Sequence[pd.DataFrame], letters: pd.Se
 
     outcomes: outcomes.read() of several runs; tables: their table.csv; letters: pairs.letters(). mean, run_low,
     run_high: of the runs' own values, rates as fractions 0..1; low, high: the interval of the mean, NaN for scores.
-    values: each run's numerator or score, by spaces. collapsed: in how many runs it draws mostly empty pictures.
+    values: each run's numerator or score, by spaces. collapsed: in how many runs it draws mostly empty
+    pictures, un-attacked.
     """
     rows = []
     frame = pd.concat(tables)
     scores = {frame["fd_name"].iloc[0]: "fd", frame["clip_name"].iloc[0]: "clip_score"}
     for (concept, kind, method), of in outcomes.groupby(CELL[:3], sort=False):
         mine = frame[(frame["concept"] == concept) & (frame["method"] == method)].drop_duplicates("run")
-        names = {"concept": concept, "kind": kind, "method": method, "collapsed": int(mine["collapsed"].sum())}
+        empty = sum(collapsed.has_collapsed(row, collapsed.UNATTACKED) for row in mine.to_dict("records"))
+        names = {"concept": concept, "kind": kind, "method": method, "collapsed": empty}
         for under, cell in of.groupby("under", sort=False):
             rate = Rate.of(cell["success"], cell["text"], cell["run"])
             runs = cell.groupby("run")["success"]
@@ -61,10 +64,11 @@ def readable(found: pd.DataFrame, concept: str) -> pd.DataFrame:
         f" (collapsed with {row.collapsed} of {row.runs} seeds)" * bool(row.collapsed) for row in first.itertuples()
     ]
     columns = {"Method": [name + mark for name, mark in zip(first["method"], marks, strict=True)]}
-    for under, rows in of.groupby("under", sort=False):  # each has the methods in the same order
+    for under, rows in of.groupby("under", sort=False):  # not each attack is on every method
         lower = rows["low"].notna().all() or str(under).startswith("FD")
         title = TITLES.get(str(under), f"{under} {'↓' if lower else '↑'}")
-        columns[title] = [_said(row) for row in rows.to_dict("records")]
+        said = dict(zip(rows["method"], map(_said, rows.to_dict("records")), strict=True))
+        columns[title] = [said.get(method, "") for method in first["method"]]
     return pd.DataFrame(columns)
 
 

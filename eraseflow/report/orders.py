@@ -18,7 +18,6 @@ BASE = "original"  # the unedited model is the worst of any order, so it has no 
 COLUMNS = ["kind", "concept", "source", "published_concept", "metric", "n", "tau", "tau_low", "tau_high", "p"]
 COLUMNS += ["published_order", "measured_order", "reversed"]
 EVERY = "all"  # in the column `concept`: the mean over the kind's concepts
-DRAWS = 1000  # bootstrap samples, each a rank correlation
 NOTE = (
     "The methods' order beside the published one for Stable Diffusion 1.4 on concepts of the same kind, the best "
     "first: by UnlearnDiffAtk's success, and un-attacked beside the paper's fine-grained score, in percent. The "
@@ -59,10 +58,10 @@ def orders(figures: pd.DataFrame, outcomes: pd.DataFrame, collapsed: set[tuple[s
     A row for the mean over the kind's concepts (EVERY), then, where there are several, one a concept.
     figures: published.read(). outcomes: outcomes.outcomes(), of one run or several. collapsed: concept and method of
     rows of mostly empty pictures, which have no place in the order. n methods have both figures; of rows with one name
-    in the literature the first of METHODS stands for it. tau, p: Kendall's tau-b and its p; NaN below three methods or
-    where all are equal. tau_low, tau_high: 95 % interval, by bootstrap of texts and runs; a sample in which all methods
-    are equal counts as 0. reversed: pairs in the published order, the other way round here, with `clear` where their
-    intervals here do not overlap.
+    in the literature the first of METHODS stands for it, or nobody where that one has collapsed. tau, p: Kendall's
+    tau-b and its p; NaN below three methods. tau_low, tau_high: 95 % interval, by bootstrap of texts and runs. Where
+    all methods are equal, here or in a sample, there is no order, and tau is 0. reversed: pairs in the published order,
+    the other way round here, with `clear` where their intervals here do not overlap.
     """
     rows = []
     for kind, of_kind in outcomes.groupby("kind", sort=False):
@@ -83,8 +82,8 @@ def _both(
 ) -> tuple[pd.Series, pd.Series]:
     """The published values by name, and the methods (as in METHODS) that answer to these names."""
     there = [name for name in METHODS if name != BASE and name in set(of["method"])]
-    there = [name for name in there if not any((concept, name) in collapsed for concept in concepts)]
     ours = pd.Series({METHODS[name]: name for name in reversed(there)}, dtype=object)
+    ours = ours[[not any((concept, name) in collapsed for concept in concepts) for name in ours]]
     chosen = figures["source"].str.startswith(published.source) & (figures["concept"] == published.concept)
     chosen &= (figures["metric"] == published.metric) & figures["method"].isin(list(ours.index))
     theirs = figures[chosen].set_index("method")["value"]
@@ -98,8 +97,9 @@ def _agree(theirs: pd.Series, methods: pd.Series, of: pd.DataFrame, sign: int) -
     ours, ranked = means[methods].set_axis(methods.index), sign * theirs
     found: dict[str, Any] = {"n": len(theirs), "tau": np.nan, "tau_low": np.nan, "tau_high": np.nan, "p": np.nan}
     if len(theirs) > 2:
-        found["tau"], found["p"] = kendalltau(ranked, ours)
-        drawn = bootstrap.mean([bootstrap.rates(rows, DRAWS) for rows in by_concept])[list(methods)].to_numpy()
+        tau, p = kendalltau(ranked, ours)
+        found["tau"], found["p"] = (0.0, 1.0) if np.isnan(tau) else (tau, p)
+        drawn = bootstrap.mean([bootstrap.rates(rows) for rows in by_concept])[list(methods)].to_numpy()
         taus = [kendalltau(ranked, sample).statistic for sample in drawn]
         found["tau_low"], found["tau_high"] = bootstrap.interval(np.nan_to_num(taus))
     found["published_order"], found["measured_order"] = _order(theirs, sign), _order(100 * ours, 1)

@@ -30,12 +30,12 @@ LISTS = {
 def write(params: Params, tuned_on: Sequence[str], out: Path) -> None:
     """From the reports in `out`, a folder a concept: LISTS, timings.csv, the figure and index.html.
 
-    tuned_on: the concepts on which settings were tuned. Concepts of params' table without a folder are left out. The
-    page says which these and those are.
+    tuned_on: the concepts on which settings were tuned. Concepts of params' table without a folder, or with a table
+    of an earlier version, are left out. The page says which these and those are.
     Raises: CellError with one line where a file cannot be read, or tables that were made at different times do not
     compare.
     """
-    there = [name for name in params.table.concepts if (out / name / "table.csv").is_file()]
+    there = [name for name in params.table.concepts if _current(out / name / "table.csv")]
     lists = {whole: [_read(out / name / part, dtype=str, keep_default_na=False) for name in there]
              for whole, part in LISTS.items()}  # fmt: skip
     check_networks(pd.concat(lists["table.csv"]), str(out))
@@ -48,6 +48,11 @@ def write(params: Params, tuned_on: Sequence[str], out: Path) -> None:
     for kind in ("png", "svg"):
         write_bytes(plots.encode(plots.fid_vs_attack(params, frame), kind), out / f"fid_vs_attack.{kind}")
     write_text(_page(params, missing, frame, out, tuned_on), out / "index.html")
+
+
+def _current(path: Path) -> bool:
+    """Whether this table is there, with the columns that today's figures and page need."""
+    return path.is_file() and {"pre_effective", "any_successes", "any_effective"} <= set(_read(path, nrows=0))
 
 
 def _read(path: Path, **form: Any) -> pd.DataFrame:
