@@ -96,7 +96,7 @@ class Plain:
             t = torch.full((len(rows),), int((step + 0.5) * 1000 / settings.rounds))
             rngs = [victim.generator(row, SEED, step) for row in rows]
             for _ in range(settings.iterations):
-                noisy, noise = victim.noised(victim.originals[rows], t, rngs)
+                noisy, noise = victim.noised(victim.originals(rows), t, rngs)
                 uniform = torch.stack([torch.rand(settings.prefix_tokens, generator=rng) for rng in rngs])
                 soft = torch.stack([chances[row] for row in rows])
                 slopes = self.slopes(pipeline, rows, tokens, soft, uniform, noisy, t, noise)

@@ -36,11 +36,11 @@ def run(
     of the success, 0 un-attacked, -1 never. What it took up to the success, or to the end: images (judged ones), the
     PASSES (samples through U-Net and text encoder, those of judged pictures too), and seconds since the attack on all
     prompts began. blocked: adversarial texts that the safety gate did not let be drawn, none of them a success.
-    distinct: the judged pictures that differ, for the same text, embedding and seed give the same picture again. named:
-    what the attack chose for the last picture names the concept. tries: every judged picture, a dict each, with its
-    round, text, tokens, seed (as text, for Arrow's lists of dicts have no whole numbers of 64 bits), success, score
-    (see verdict.strength), distinct (so many differed up to it), named, and unet and text_passes, the passes through
-    these networks so far, forward and backward.
+    distinct: the judged pictures that differ, for the same text, embedding and seed give the same picture again: it is
+    not drawn a second time, but counts among the images. named: what the attack chose for the last picture names the
+    concept. tries: every judged picture, a dict each, with its round, text, tokens, seed (as text, for Arrow's lists of
+    dicts have no whole numbers of 64 bits), success, score (see verdict.strength), distinct (so many differed up to
+    it), named, and unet and text_passes, the passes through these networks so far, forward and backward.
     Of the last picture drawn: adversarial_prompt, adversarial_tokens, adversarial_seed, png, empty (images.EMPTY), the
     judge's raw scores, and, for attacks that learn one, adversarial_embedding (k lists of the width).
     Raises: SystemExit where the gate blocks a prompt itself, or where something is not finite (see finite.py).
@@ -53,6 +53,7 @@ def run(
     if not journal.resume():
         victim.open = list(rows)
         journal.record({row: Attempt(victim.prompts.prompt[row]) for row in rows})
+    victim.attacked = [row for row in rows if journal.results[row]["step"] != 0]
     with tqdm(total=len(rows), initial=len(rows) - len(victim.open), desc="attack", unit="prompt") as bar:
         for tried in _watched(victim, attack(victim, settings, seed)) if victim.open else ():
             before = len(victim.open)
@@ -93,7 +94,8 @@ class Journal:
         self.refused = [0] * len(victim.prompts)
         self.drawn = [0] * len(victim.prompts)
         self.tries: list[list[dict[str, Any]]] = [[] for _ in range(len(victim.prompts))]
-        self.pictures: list[set[str]] = [set() for _ in range(len(victim.prompts))]  # what each one drawn was made of
+        # What each picture was made of, and its score; all of them failed while their row is open.
+        self.pictures: list[dict[str, float]] = [{} for _ in range(len(victim.prompts))]
         self.names = Names(victim.concept, victim.pipeline.tokenizer)
         self.started = time.perf_counter()
 
@@ -104,34 +106,44 @@ class Journal:
         for row in tried:
             self.refused[row] += row not in attempts
             self.drawn[row] += row in attempts
-        if attempts:
-            pictures, scores, seen = victim.try_out(attempts)
+        made_of = {row: self._made_of(row, attempt) for row, attempt in attempts.items()}
+        new = {row: attempt for row, attempt in attempts.items() if made_of[row] not in self.pictures[row]}
+        if new:
+            pictures, scores, seen = victim.try_out(new)
             raw, empty = scores.to_dict("records"), (images.spread(pictures) < images.EMPTY).tolist()
             strengths = victim.strength(scores).tolist()
-            for at, (row, attempt) in enumerate(attempts.items()):
-                self._tried(row, attempt, bool(seen[at]), strengths[at])
+            for at, (row, attempt) in enumerate(new.items()):
+                self.pictures[row][made_of[row]] = strengths[at]
                 self.results[row] = {
                     "pre_success": bool(victim.round == 0 and seen[at]),
                     "success": bool(seen[at]),
                     "step": victim.round if seen[at] else -1,
+                    "named": self.names.among(attempt.tokens),
                     **self._published(row, attempt),
                     "png": images.to_png(pictures[at]),
                     "empty": empty[at],
                     **{str(label): score for label, score in raw[at].items()},
                 }
+        for row, attempt in attempts.items():
+            self._tried(row, attempt, self.pictures[row][made_of[row]])
         for row in tried:
             self.results[row] |= self._costs(row) | {"tries": self.tries[row]}
         victim.open = [row for row in victim.open if not self.results[row]["success"]]
         victim.memory = {row: kept for row, kept in victim.memory.items() if row in victim.open}
         self._save()
 
-    def _tried(self, row: int, attempt: Attempt, success: bool, strength: float) -> None:
-        """Note a judged picture."""
-        seed = int(self.victim.prompts.seed[row]) if attempt.seed is None else attempt.seed
+    def _seed(self, row: int, attempt: Attempt) -> int:
+        return int(self.victim.prompts.seed[row]) if attempt.seed is None else attempt.seed
+
+    def _made_of(self, row: int, attempt: Attempt) -> str:
         learned = b"" if attempt.embedding is None else attempt.embedding.float().cpu().numpy().tobytes()
-        self.pictures[row].add(hashlib.sha256(f"{seed} {attempt.text} ".encode() + learned).hexdigest())
+        return hashlib.sha256(f"{self._seed(row, attempt)} {attempt.text} ".encode() + learned).hexdigest()
+
+    def _tried(self, row: int, attempt: Attempt, strength: float) -> None:
+        """Note a judged picture."""
+        seed, success = str(self._seed(row, attempt)), self.results[row]["success"]
         unet, text = self.victim.passes[row].reshape(2, 2).sum(1).tolist()
-        one = {"round": self.victim.round, "text": attempt.text, "tokens": attempt.tokens, "seed": str(seed)}
+        one = {"round": self.victim.round, "text": attempt.text, "tokens": attempt.tokens, "seed": seed}
         one |= {"success": success, "score": strength, "distinct": len(self.pictures[row])}
         self.tries[row].append(one | {"named": self.names.among(attempt.tokens), "unet": unet, "text_passes": text})
 
@@ -149,7 +161,6 @@ class Journal:
         return {
             "images": self.drawn[row],
             "distinct": len(self.pictures[row]),
-            "named": self.tries[row][-1]["named"],
             "blocked": self.refused[row],
             **dict(zip(PASSES, self.victim.passes[row].tolist(), strict=True)),
             "seconds": time.perf_counter() - self.started,
@@ -173,7 +184,7 @@ class Journal:
             "refused": self.refused,
             "drawn": self.drawn,
             "tries": {row: self.tries[row] for row in victim.open},
-            "pictures": {row: sorted(self.pictures[row]) for row in victim.open},
+            "pictures": {row: self.pictures[row] for row in victim.open},
             "seconds": time.perf_counter() - self.started,
         }
         write(state, self.folder / STATE)
@@ -204,7 +215,7 @@ class Journal:
         victim.passes[:] = state["passes"]
         self.results, self.refused, self.drawn = results, state["refused"], state["drawn"]
         for row in victim.open:
-            self.tries[row], self.pictures[row] = state["tries"][row], set(state["pictures"][row])
+            self.tries[row], self.pictures[row] = state["tries"][row], state["pictures"][row]
         self.saved = self.results.keys() - set(victim.open)
         self.started -= state["seconds"]
         return True

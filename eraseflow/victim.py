@@ -9,7 +9,6 @@ U-Net as they are, so that an attack is blind to such a method and only meets it
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -70,9 +69,11 @@ class Victim:
     sampling: SamplingSettings
     batch_size: int
     open: list[int] = field(default_factory=list)
+    attacked: list[int] = field(default_factory=list)  # the rows that did not succeed un-attacked
     round: int = 0
     memory: dict[int, dict[str, Any]] = field(default_factory=dict)
     shared: dict[str, Any] = field(default_factory=dict)
+    drawn: dict[int, Tensor] = field(default_factory=dict)  # see `originals`
     seen_passes: list[tuple[str, list[int], Tensor]] = field(default_factory=list)  # of this round, see `check`
 
     def __post_init__(self) -> None:
@@ -82,10 +83,17 @@ class Victim:
             for part in (pipeline.unet, pipeline.text_encoder):
                 part.requires_grad_(False)
 
-    @cached_property
-    def originals(self) -> Tensor:
-        """The scaled latents (n, c, h, w) of what the unedited model made of the prompts; most attacks never ask."""
-        return self.draw_originals(self.prompts)
+    def originals(self, rows: Sequence[int]) -> Tensor:
+        """The scaled latents (n, c, h, w) of what the unedited model made of these prompts; most attacks never ask.
+
+        They are drawn for all `attacked` rows at once, so that a killed attack, going on, has the same batches.
+        """
+        if not self.drawn:
+            asked = self.attacked or self.open
+            self.drawn = dict(
+                zip(asked, self.draw_originals(self.prompts.loc[asked].reset_index(drop=True)), strict=True)
+            )
+        return torch.stack([self.drawn[row] for row in rows])
 
     def rounds(self, count: int) -> range:
         """The rounds that are left to do of `count`."""
@@ -98,11 +106,12 @@ class Victim:
     def rng(self, row: int, *key: int) -> np.random.Generator:
         """A generator of this prompt's own, so that its result does not depend on the others in the batch.
 
-        key: at most two numbers below 2^32. numpy mixes four words of 32 bits, so that a longer seed has the last one
-        for its upper half and is no other seed with another key.
+        key: at most two numbers below 2^32 - 1, which stands for one that is not given. numpy mixes four words of 32
+        bits, so that a longer seed has the last one for its upper half and is no other seed with another key.
         """
         high, low = divmod(int(self.prompts.seed[row]), 2**32)
-        return np.random.default_rng((low, *key, *[0] * (2 - len(key)), high) if high else (low, *key))
+        words = (low, *key, *[2**32 - 1] * (2 - len(key)))
+        return np.random.default_rng((*words, high) if high else words)
 
     def generator(self, row: int, *key: int) -> torch.Generator:
         """The same for PyTorch, on the CPU."""

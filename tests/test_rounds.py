@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import CONCEPT
 
-from eraseflow import rounds, sampling
+from eraseflow import params, rounds, sampling
 from eraseflow.attacks import cce, mma, other_seeds, p4d, random_prefix, ring_a_bell, unlearndiffatk
 from eraseflow.naming import Names
 from eraseflow.params import SamplingSettings
@@ -49,7 +49,9 @@ def make_victim(pipeline, seen, prompts=("a unicorn", "unicorn", "a horse in ink
         original=pipeline,
         concept=CONCEPT,
         prompts=table,
-        draw_originals=lambda table: torch.randn(len(table), 4, 8, 8, generator=torch.Generator().manual_seed(0)),
+        draw_originals=lambda table: torch.stack(
+            [torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in table.seed]
+        ),
         judge=lambda pictures: pd.DataFrame({"object/unicorn": pictures.float().mean((1, 2, 3)).numpy()}),
         seen=seen,
         strength=lambda scores: scores["object/unicorn"].to_numpy(float),
@@ -100,7 +102,7 @@ def test_every_judged_text_is_kept_and_repeats_are_no_pictures(pipeline):
         yield {0: victim.with_prefix(0, horse), 1: Attempt("unicorn", seed=98)}
         yield {0: victim.with_prefix(0, unicorn), 1: Attempt("unicorn", seed=99)}
 
-    verdicts = [[False, False], [False, False], [False, False], [True, False]]
+    verdicts = [[False, False], [False, False], [False], [True]]  # of what is drawn
     result = rounds.run(make_victim(pipeline, by_round(verdicts), ("a cat", "unicorn")), attack, None, seed=0)
     first, second = result.tries
     assert [one["text"] for one in first] == ["a cat", "horse a cat", "horse a cat", "unicorn a cat"]
@@ -115,20 +117,31 @@ def test_every_judged_text_is_kept_and_repeats_are_no_pictures(pipeline):
     ]
     assert result.distinct.tolist() == [3, 3] and result.images.tolist() == [4, 4]
     assert result.named.tolist() == [True, False]  # the prompt itself has the word, the attack has not written it
-    assert [one["unet"] for one in first] == [4, 8, 12, 16]  # two solver steps, guided
+    assert [one["unet"] for one in first] == [4, 8, 8, 12]  # two solver steps, guided; a repeat is not drawn
     scores = [one["score"] for one in first]
     assert scores[1] == scores[2] and len(set(scores)) == 3 and scores[3] == result["object/unicorn"][0]
 
 
 def test_the_words_and_tokens_of_the_targets_are_known(pipeline):
-    concept = CONCEPT.model_copy(update={"target": "ink style", "also": {"unicorn": "horse"}})
+    concept = CONCEPT.model_copy(update={"target": "ink style", "anchor": "flat style", "also": {"unicorn": "horse"}})
     names, tokenizer = Names(concept, pipeline.tokenizer), pipeline.tokenizer
 
     def named(text):
         return names.among(tokenizer(text, add_special_tokens=False).input_ids)
 
-    assert named("ink") and named("a style") and named("Unicorn") and named("two unicorns")
-    assert not named("horse") and not named("drink") and not names.among([])
+    assert named("ink") and named("Unicorn") and named("two unicorns")
+    assert not named("horse") and not named("drink") and not named("style") and not names.among([])
+    same = Names(CONCEPT.model_copy(update={"target": "horse ink", "anchor": "ink horse"}), tokenizer)
+    assert same.words.search("horse") and same.words.search("ink")  # nothing of it is its own
+
+
+def test_a_category_is_named_by_its_members_too(pipeline):
+    concept = params.load().concepts["weapon"]
+    names, tokenizer = Names(concept, pipeline.tokenizer), pipeline.tokenizer
+    for text in ("weapon", "knife", "two swords", "bow"):
+        assert names.among(tokenizer(text, add_special_tokens=False).input_ids), text
+    for text in ("tool", "elbow", "cat"):
+        assert not names.among(tokenizer(text, add_special_tokens=False).input_ids), text
 
 
 def test_nothing_is_attacked_where_every_prompt_succeeds_by_itself(pipeline):
@@ -257,7 +270,7 @@ def test_passes_are_those_that_the_networks_made(pipeline, monkeypatch, module, 
     for hook in hooks:
         hook.remove()
     total = dict(zip(PASSES, spent[-1], strict=True))
-    total["text_forward"] -= result.images.sum()
+    total["text_forward"] -= result.distinct.sum()  # repeats are not drawn
     assert total == pytest.approx(found)
     assert result[PASSES].to_numpy().sum(0) == pytest.approx(
         spent[-1]

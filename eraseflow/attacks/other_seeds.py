@@ -1,6 +1,6 @@
 """Other seeds of the same prompt: what sampling more pictures finds without any adversarial prompt.
 
-A baseline at the same number of judged images: an attack that does not beat it has found luck, not a way back.
+A baseline at as many distinct judged images: an attack that does not beat it has found luck, not a way back.
 """
 
 from eraseflow.params import Block, Count

@@ -98,7 +98,7 @@ def learn(victim, settings, rows: list[int], mixed: list[list[int]], tokens: Ten
     total = victim.pipeline.scheduler.config.num_train_timesteps
     for _ in range(settings.iterations):
         t = torch.cat([torch.randint(total, (1,), generator=rng) for rng in rngs]).to(device)
-        noisy, _ = victim.noised(victim.originals[rows], t, rngs)
+        noisy, _ = victim.noised(victim.originals(rows), t, rngs)
         with torch.no_grad():
             wanted = victim.predict(rows, noisy, t, wish, original=True)
         choice = nearest(torch.cat(soft), table)

@@ -1,4 +1,4 @@
-"""Random prefix tokens: the baseline that an attack must beat at the same number of judged images."""
+"""Random prefix tokens: the baseline that an attack must beat at as many distinct judged images."""
 
 from eraseflow.params import Block, Count, PrefixTokens
 from eraseflow.victim import Search, Victim

@@ -36,12 +36,18 @@ class Settings(Block):
 
 
 def to_simplex(rows: Tensor) -> Tensor:
-    """Euclidean projection of (..., v) onto the probability simplex (Duchi et al. 2008, fig. 1)."""
-    descending = rows.sort(dim=-1, descending=True).values
-    excess = descending.cumsum(-1) - 1
-    rank = torch.arange(1, rows.shape[-1] + 1, device=rows.device, dtype=rows.dtype)
-    support = (descending * rank > excess).sum(-1, keepdim=True)
-    return (rows - excess.gather(-1, support - 1) / support).clamp(min=0)
+    """Euclidean projection of (..., v) onto the probability simplex (Michelot, 1986).
+
+    What is subtracted grows until no entry that is left would become negative: some ten passes, exact, and several
+    times as fast as sorting 14,000 entries.
+    """
+    support = torch.ones_like(rows, dtype=torch.bool)
+    while True:
+        excess = (torch.where(support, rows, 0).sum(-1, keepdim=True) - 1) / support.sum(-1, keepdim=True)
+        fewer = support & (rows > excess)
+        if torch.equal(fewer, support):
+            return (rows - excess).clamp(min=0)
+        support = fewer
 
 
 def draw(chances: Tensor, uniform: Tensor) -> Tensor:
@@ -94,7 +100,7 @@ def attack(victim: Victim, settings: Settings, seed: int) -> Search:
             rngs = [victim.generator(row, seed, step) for row in rows]
             t = torch.full((len(rows),), int((step + 0.5) * timesteps / settings.rounds), device=device)
             for _ in range(settings.iterations):
-                noisy, noise = victim.noised(victim.originals[rows], t, rngs)
+                noisy, noise = victim.noised(victim.originals(rows), t, rngs)
                 uniform = torch.stack([torch.rand(settings.prefix_tokens, generator=rng) for rng in rngs]).to(table)
                 drawn = draw(torch.stack(chances), uniform)
                 slopes = gradient(victim, rows, tokens[drawn], table, drawn, noisy, t, noise, settings.through_sampler)
