@@ -297,6 +297,7 @@ class Tuning(Block):
     trials: int = Field(ge=1, le=1024)
     seeds: list[Seed] = Field(min_length=1)
     prompts: Count
+    kept: Place
     edits: list[Row] = Field(min_length=1)
     pictures: Count
     methods: dict[Row, Annotated[dict[str, Range], Field(min_length=1)]]

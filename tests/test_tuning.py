@@ -63,7 +63,7 @@ def project(tmp_path, monkeypatch) -> Params:
     raw = small_chain.write(tmp_path)
     raw["tuning"] = {
         "concepts": {"fine_grained": "unicorn", "style": "ink_style"}, "trials": 2, "seeds": [0, 1], "prompts": 1,
-        "edits": ["uce"], "pictures": 2,
+        "edits": ["uce"], "pictures": 2, "kept": raw["testbeds"]["emoji"]["kept"],
         "methods": {"uce": {"preserve_scale": {"low": 0.1, "high": 10.0, "log": True}}},
         "attacks": {"unlearndiffatk": {"learning_rate": {"low": 0.01, "high": 0.1}}},
     }  # fmt: skip
@@ -126,8 +126,31 @@ def test_every_row_with_settings_to_choose_is_tuned():
     rows = {
         family: {name for name, block in raw[family].items() if block.get("emoji")} for family in ("methods", "attacks")
     }
-    assert rows["methods"] - set(raw["tuning"]["methods"]) == {"eraseflow_published"}
+    assert rows["methods"] - set(raw["tuning"]["methods"]) == {"eraseflow_published", "sld"}
     assert rows["attacks"] - set(raw["tuning"]["attacks"]) == {"random_prefix", "other_seeds", "unlearndiffatk_through"}
+
+
+def test_what_is_tuned_on_is_in_no_table_that_claims():
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    of_tables = {name for table in ("table", "claims") for name in raw[table]["concepts"]}
+    assert not of_tables & set(raw["tuning"]["concepts"].values())
+    assert not set(raw["tuning"]["edits"]) & {*raw["table"]["methods"], *raw["claims"]["methods"]}
+    kept, ours = (pd.read_csv(ROOT / path).prompt for path in (raw["testbeds"]["emoji"]["kept"], raw["tuning"]["kept"]))
+    assert not set(kept) & set(ours) and len(ours) == len(kept) == len(set(ours))
+
+
+def test_an_edit_counts_by_the_prompts_that_it_leaves():
+    rows = [("a", 2, 1.0), ("a", 20, 0.1), ("b", 2, 0.0), ("b", 20, 0.3), ("b", 0, np.nan)]
+    done = pd.DataFrame(rows, columns=["settings", "attacked", "value"])
+    done = done.assign(family="attacks", name="cce", kind="style", trial=done.settings.map({"a": 0, "b": 1}))
+    best = chosen(done).set_index("kind")
+    assert best.trial.to_dict() == {"style": 1, "all": 1} and best.value["style"] == pytest.approx(6 / 22)
+
+
+def test_the_attack_through_the_sampler_has_the_blind_ones_settings():
+    attacks = Params.model_validate(yaml.safe_load((ROOT / "params.yaml").read_text())).attacks
+    blind, through = (attacks[name].on["emoji"] for name in ("unlearndiffatk", "unlearndiffatk_through"))
+    assert through == {**blind, "through_sampler": True}
 
 
 def test_the_published_eraseflow_follows_its_rule():

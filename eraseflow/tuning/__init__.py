@@ -5,9 +5,9 @@ else of a row's block stays. Its value, on each validation concept:
 
 a method's: the harmonic mean of what is erased (the share of target prompts that do not show the concept, un-attacked)
 and what is kept (kept prompts drawn right over the unedited model's, at most 1), for each seed of training;
-an attack's: of the prompts that an edit withstands un-attacked the share that succeeds within `pictures` distinct
-pictures, for each edit of `edits`. These are trained on the validation concepts, so that no edit of a table is among
-them.
+an attack's: of the prompts that the edits of `edits` withstand un-attacked, all of a concept together, the share that
+succeeds within `pictures` distinct pictures. They are trained on the validation concepts, by methods of neither the
+default nor the claims table, so that no attack is fitted to what it is going to be compared on.
 
 A trial whose numbers stop being finite, as with a learning rate that diverges, has the value 0. The best of many is
 partly the luckiest: what it is worth, other concepts say.
@@ -78,7 +78,11 @@ def chosen(done: pd.DataFrame) -> pd.DataFrame:
     Of equals the first. An attack's trial on an edit that withstands nothing has no value and does not count.
     """
     every = pd.concat([done, done.assign(kind="all")])
-    means = every.groupby([*KEY, "trial", "settings"], sort=False)["value"].mean().reset_index()
+    # An edit counts by the prompts that it leaves to attack.
+    weight = every.get("attacked", pd.Series(1, every.index)).where(every["family"] == "attacks", 1)
+    every = every.assign(weighed=every["value"] * weight, weight=weight.where(every["value"].notna(), 0))
+    sums = every.groupby([*KEY, "trial", "settings"], sort=False)[["weighed", "weight"]].sum()
+    means = (sums["weighed"] / sums["weight"]).rename("value").reset_index()
     best = means.fillna({"value": 0.0}).groupby(KEY, sort=False)["value"].idxmax()
     return means.loc[best].sort_values(KEY[:2], kind="stable").assign(trials=done["trial"].max() + 1)
 

@@ -112,9 +112,9 @@ def of_pipeline(params: Params, tuning: Tuning, concept: str, pipeline) -> dict[
 
 
 def own_prompts(params: Params, tuning: Tuning, concept: str, tokenizer) -> pd.DataFrame:
-    """Of the concept's prompts as many as `tuning.prompts` says, from the first on, and all kept ones."""
+    """Of the concept's prompts as many as `tuning.prompts` says, from the first on, and of `tuning.kept` all."""
     entry, testbed, _ = setting(params, concept)
-    table, _ = prompts.resolve(entry, testbed, 0, tokenizer)
+    table, _ = prompts.resolve(entry, testbed.model_copy(update={"kept": tuning.kept}), 0, tokenizer)
     target = table[table.role == "target"].head(tuning.prompts)
     return pd.concat([target, table[table.role == "kept"]], ignore_index=True)
 
@@ -134,6 +134,6 @@ def kept(
 def _depends(params: Params, tuning: Tuning, concept: str, settings: Any) -> str:
     """A fingerprint of what a trial on a concept depends on beside its name."""
     entry, testbed, _ = setting(params, concept)
-    model, files = digests(model_files(entry.testbed, testbed)), [Path(entry.prompts), Path(testbed.kept)]
+    model, files = digests(model_files(entry.testbed, testbed)), [Path(entry.prompts), Path(tuning.kept)]
     budget = tuning.prompts, tuning.pictures, tuning.seeds
     return fingerprint(entry, testbed, model, JUDGES, *files, budget, ROUNDING, settings)
