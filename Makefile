@@ -4,7 +4,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 READY := .venv/.ready
-# A worker a core and a thread a worker; a file's tests stay together, for some share a chain that takes minutes, and
+# One worker more than there are cores (tests/conftest.py) and a thread a worker; a file's tests stay together, for some share a chain that takes minutes, and
 # files keep the order of tests/conftest.py, the slow ones first.
 PYTEST := OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 

@@ -30,8 +30,8 @@ def resolve(
 ) -> tuple[pd.DataFrame, dict]:
     """All prompts of a concept that may be used, targets first (COLUMNS), and how many there are of which sort.
 
-    most, most_kept: how many targets and how many of the concept's kept prompts at most, see `spread`; what is left out
-    changes neither id nor seed of the others.
+    most, most_kept: how many targets and how many of the concept's kept prompts at most, see `spread` and
+    `spread_near`; what is left out changes neither id nor seed of the others.
 
     tokens include start and end; they are the file's own number where it has one. Counts of the targets: official (one
     a picture that the file asks for), excluded_by_safety_gate and their ids, used; of the used over_length (the text
@@ -46,7 +46,7 @@ def resolve(
         raise SystemExit(f"{concept.prompts}: the safety gate leaves none of the {len(official)} prompts")
     target = target.iloc[spread(len(target), most)]
     kept = _complete(_chosen(pool[pool.blocked == ""], concept, testbed), "kept", testbed, seed)
-    kept = kept.iloc[spread(len(kept), most_kept)]
+    kept = kept.iloc[spread_near(_near(kept, concept), most_kept)]
     table = pd.concat([target, kept], ignore_index=True)
     if table.tokens.isna().any():
         ids = tokenizer(list(table.prompt), truncation=False, verbose=False).input_ids
@@ -68,6 +68,17 @@ def spread(count: int, most: int | None) -> list[int]:
     """
     wanted = count if most is None else min(most, count)
     return [place * count // wanted for place in range(wanted)]
+
+
+def spread_near(near: pd.Series, most: int | None) -> list[int]:
+    """The same, but as many of the near rows (booleans) as there are, up to half of `most`.
+
+    What is far from the erased concept stays easily, and of a few neighbours evenly spaced ones would be next to none.
+    """
+    wanted = len(near) if most is None else min(most, len(near))
+    close, far = np.flatnonzero(near), np.flatnonzero(~near)
+    few = min(len(close), max(wanted // 2, wanted - len(far)))
+    return sorted([*close[spread(len(close), few)].tolist(), *far[spread(len(far), wanted - few)].tolist()])
 
 
 def read(path: Path, role: str | None = None) -> pd.DataFrame:
@@ -154,13 +165,19 @@ def _chosen(rows: pd.DataFrame, concept: Concept, testbed: Testbed) -> pd.DataFr
     """The kept prompts of a concept: all neighbours, and others drawn by a fixed seed, `count` in all."""
     expected = rows.expect.str.split(";")
     rows = rows[[not set(labels) & set(concept.kept.without) for labels in expected]]
-    near = rows.expect.str.split(";").map(lambda labels: bool(set(labels) & set(concept.kept.neighbours)))
+    near = _near(rows, concept)
     others = rows[~near]
     room = min(max(concept.kept.count - int(near.sum()), 0), len(others))
     rows = pd.concat([rows[near].head(concept.kept.count), others.sample(room, random_state=KEPT_DRAW_SEED)])
     if rows.empty:
         raise SystemExit(f"{testbed.kept}: nothing is left to keep for the target {concept.target!r}")
     return rows.sort_index()
+
+
+def _near(rows: pd.DataFrame, concept: Concept) -> pd.Series:
+    """Which rows expect a neighbour of the concept (n,)."""
+    neighbours = set(concept.kept.neighbours)
+    return rows.expect.map(lambda labels: not neighbours.isdisjoint(labels.split(";"))).astype(bool)
 
 
 def _counts(official: pd.DataFrame, used: pd.DataFrame, length: int) -> dict:

@@ -85,6 +85,20 @@ def test_of_many_prompts_evenly_spaced_ones_are_used(count, most, rows):
     assert set(spaces) == {1, 2} and len(spaces) == 60
 
 
+@pytest.mark.parametrize(
+    ("near", "most", "rows"),
+    [
+        ("nnffffffff", 4, [0, 1, 2, 6]),
+        ("nfffffffff", 4, [0, 1, 4, 7]),
+        ("nnnnnnnnff", 8, [0, 1, 2, 4, 5, 6, 8, 9]),
+        ("nnnn", 2, [0, 2]),
+        ("ffff", None, [0, 1, 2, 3]),
+    ],
+)
+def test_neighbours_are_kept_up_to_one_half(near, most, rows):
+    assert prompts.spread_near(pd.Series([letter == "n" for letter in near]), most) == rows
+
+
 def test_prompts_that_are_left_out_change_nothing_of_the_others(targets):
     text = "prompt\n" + "".join(f"a unicorn of style {row}\n" for row in range(10))
     every, _ = targets(text)

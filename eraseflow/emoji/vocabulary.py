@@ -19,7 +19,7 @@ STYLES = {
 }
 UNSEEN = ("unseen", ("emojione", "CC-BY-4.0"))  # another artist's drawings, on which judges are measured
 # Further artists' drawings, from which judges alone learn what things look like: package -> licence.
-FURTHER = {"noto-v1": "Apache-2.0", "streamline-emojis": "CC-BY-4.0", "fxemoji": "Apache-2.0"}
+FURTHER = {"noto-v1": "Apache-2.0", "streamline-emojis": "CC-BY-4.0", "fxemoji": "CC-BY-4.0"}
 EARLIER = {"noto-v1": "soft"}  # packages whose drawings are an earlier version of a style's
 
 with (Path(__file__).parent / "names.csv").open(encoding="utf-8", newline="") as _file:
