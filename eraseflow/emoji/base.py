@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
@@ -14,26 +13,20 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from eraseflow import memory
 from eraseflow.emoji import autoencoder, denoiser, english, pictures, text_encoder, tokenizer
-from eraseflow.emoji.augment import augment
-from eraseflow.emoji.captions import MORE_CAPTIONS, narrower_words, pool
+from eraseflow.emoji.captions import pool
 from eraseflow.emoji.vocabulary import HELD_OUT_PAIRS
 from eraseflow.outputs import replacing, write_csv
 from eraseflow.params import BaseTraining
 from eraseflow.shards import WORK, fingerprint, forget
 
-VIEWS, STRENGTH = 8, 0.5  # of each picture, the first as it is; and how far the others are moved, see augment
 
-
-def train(parquet: Path, words_csv: Path, folder: Path, settings: BaseTraining, resume: bool) -> None:
+def train(parquet: Path, folder: Path, settings: BaseTraining, resume: bool) -> None:
     """Train the parts and save the whole pipeline in `folder`, with `losses.csv`.
-
-    The U-Net sees pictures moved a little and mirrored, so that there are more than it can know by heart, and reads
-    more captions than the text encoder, with the narrower words of `words_csv`, which the encoder knows as any noun.
 
     Parts that are done are kept in a work folder, unfinished ones every 250 steps; with `resume` they are picked up
     from there if pictures and settings are the same. The network is needed until the text encoder's training begins.
     """
-    name = "base-" + fingerprint(parquet, words_csv, settings)
+    name = "base-" + fingerprint(parquet, settings)
     work = WORK / name
     work.mkdir(parents=True, exist_ok=True)
     table, images = pictures.load(parquet)
@@ -54,10 +47,8 @@ def train(parquet: Path, words_csv: Path, folder: Path, settings: BaseTraining, 
     vae, losses["vae"] = part
 
     with torch.no_grad():
-        seen = views(images, settings.seed + 2)
-        parts = [vae.encode(view * 2 - 1).latent_dist.mean * vae.config.scaling_factor for view in seen]
-    latents = torch.stack(parts)
-    shown = pool(narrower_words(words_csv), MORE_CAPTIONS)
+        latents = vae.encode(images * 2 - 1).latent_dist.mean * vae.config.scaling_factor
+    shown = pool()
     captions = [shown[pairs[row]] for row in trained]
     texts = list(dict.fromkeys(caption.text for own in captions for caption in own))
     unet, curve = denoiser.train(
@@ -83,18 +74,11 @@ def train(parquet: Path, words_csv: Path, folder: Path, settings: BaseTraining, 
     )
     with replacing(folder) as whole:
         pipeline.save_pretrained(whole)
-        for name in ("text_encoder", "tokenizer"):  # as they were kept: in use, a tokenizer's settings change
+        for name in ("text_encoder", "tokenizer", "vae"):  # as they were kept: in use, settings change and have paths
             shutil.rmtree(whole / name)
             shutil.copytree(work / name, whole / name)
         pd.DataFrame(losses).rename_axis("step").to_csv(whole / "losses.csv", float_format="%.5f")
     forget(name)
-
-
-def views(images: torch.Tensor, seed: int) -> list[torch.Tensor]:
-    """The pictures (n, 3, h, w) as they are, and VIEWS - 1 times moved, every other time mirrored."""
-    rng = np.random.default_rng(seed)
-    moved = [augment(images.flip(-1) if view % 2 else images, rng, STRENGTH) for view in range(1, VIEWS)]
-    return [images, *moved]
 
 
 def _text_encoder(work: Path, settings: BaseTraining, resume: bool) -> tuple[Any, pd.Series]:

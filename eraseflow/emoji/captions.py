@@ -1,15 +1,12 @@
 """English for a picture: captions that the testbed's networks learn from, and turns of phrase that none of them sees.
 
-A caption is a subject (a name, a synonym or narrower word, its group) with or without an adjective, a phrase for the
-style, and a sentence around both. A fifth of the adjectives, one phrase in six for each style and whole sentences are
-held out: prompts and tests use them to see whether the model reads English or has learnt its captions by heart.
+A caption is a subject (a name, a synonym, its group) with or without an adjective, a phrase for the style, and a
+sentence around both. A fifth of the adjectives, one phrase in six for each style and whole sentences are held out:
+prompts and tests use them to see whether the model reads English or has learnt its captions by heart.
 """
 
-import csv
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -56,7 +53,7 @@ HELD_OUT_FORMS = [
 
 # What a caption's subject is, and how often; a style that no caption names is left free.
 SUBJECTS = {"name": 0.45, "synonym": 0.25, "name and group": 0.07, "group": 0.10, "none": 0.03, "empty": 0.10}
-CAPTIONS_A_PICTURE, MORE_CAPTIONS = 30, 60
+CAPTIONS_A_PICTURE = 30
 WITHOUT_STYLE, WITH_ADJECTIVE, WITH_NUMBER = 0.15, 0.20, 0.08
 
 
@@ -97,13 +94,11 @@ def write(form: str, noun: str, style_phrase: str = "") -> str:
     return re.sub(r"\bin (?=thick|bold|cartoon|coloured|gentle|a |soft shad)", "with ", text)
 
 
-def random_caption(
-    name: str, style: str, rng: np.random.Generator, narrower: Mapping[str, Sequence[str]] | None = None
-) -> Caption:
-    """A caption of the picture, of trained words and forms alone; narrower words count among a name's synonyms."""
+def random_caption(name: str, style: str, rng: np.random.Generator) -> Caption:
+    """A caption of the picture, of trained words and forms alone."""
     subject = rng.choice(list(SUBJECTS), p=list(SUBJECTS.values()))
     phrase = str(rng.choice(STYLE_PHRASES[style][:1] * 4 + STYLE_PHRASES[style][1:-1]))
-    synonyms = [*trained_synonyms(name), *(narrower or {}).get(name, [])]
+    synonyms = trained_synonyms(name)
     if subject == "empty":
         return Caption("")
     if subject == "none":
@@ -136,20 +131,8 @@ def say(noun: str, style: str, rng: np.random.Generator) -> str:
     return write(str(rng.choice(FORMS)), counted(noun, rng), str(rng.choice(STYLE_PHRASES[style][:-1])))
 
 
-def pool(
-    narrower: Mapping[str, Sequence[str]] | None = None, count: int = CAPTIONS_A_PICTURE
-) -> dict[tuple[str, str], list[Caption]]:
-    """`count` captions of each picture of the training, drawn by a fixed seed; none is held out."""
+def pool() -> dict[tuple[str, str], list[Caption]]:
+    """The captions that each picture of the training is shown with, drawn by a fixed seed; none is held out."""
     rng = np.random.default_rng(0)
     pairs = [(name, style) for name in NAMES for style in STYLES if (name, style) not in HELD_OUT_PAIRS]
-    return {pair: [random_caption(*pair, rng, narrower) for _ in range(count)] for pair in pairs}
-
-
-def narrower_words(table: Path) -> dict[str, list[str]]:
-    """What WordNet has as kinds of each name ("car": "taxi", "jeep", ...), from the stage `words`' table."""
-    found: dict[str, list[str]] = {}
-    with table.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            if row["relation"] == "narrower":
-                found.setdefault(row["name"], []).append(row["word"])
-    return found
+    return {pair: [random_caption(*pair, rng) for _ in range(CAPTIONS_A_PICTURE)] for pair in pairs}

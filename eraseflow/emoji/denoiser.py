@@ -69,7 +69,7 @@ def train(
     latents: Tensor, captions: list[list[Caption]], states: tuple[dict[str, int], Tensor], steps: int, batch_size: int,
     seed: int, saved: Path, resume: bool,
 ) -> tuple[UNet2DConditionModel, list[float]]:  # fmt: skip
-    """Train on scaled latents (views, n, channels, 8, 8), each with its captions; the averaged U-Net and the losses.
+    """Train on scaled latents (n, channels, 8, 8), each with its captions; returns the averaged U-Net and the losses.
 
     `states` are each text's row and the rows' hidden states. Each step draws from a generator seeded by (seed, step),
     so a resumed run equals an uninterrupted one.
@@ -77,7 +77,7 @@ def train(
     torch.manual_seed(seed)
     row_of, hidden = states
     alphas = scheduler().alphas_cumprod
-    model = build(latents.shape[2]).to(memory_format=torch.channels_last)
+    model = build(latents.shape[1]).to(memory_format=torch.channels_last)
     average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA))
     optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps, pct_start=0.1)
@@ -86,14 +86,13 @@ def train(
     for step in (bar := trange(len(losses), steps, initial=len(losses), total=steps, desc="U-Net", unit="step")):
         rng = np.random.default_rng((seed, step))
         noise_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        rows = rng.choice(latents.shape[1], batch_size, replace=False)
-        clean = latents[rng.integers(len(latents), size=batch_size), rows]
+        rows = rng.choice(len(latents), batch_size, replace=False)
         texts = [captions[row][rng.integers(len(captions[row]))].text for row in rows]
         condition = hidden[[row_of[text] for text in texts]].float()
         t = timesteps(alphas, batch_size, rng)
-        noise = torch.randn(clean.shape, generator=noise_rng)
+        noise = torch.randn(latents[rows].shape, generator=noise_rng)
         alpha = alphas[t].view(-1, 1, 1, 1)
-        noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
+        noisy = alpha.sqrt() * latents[rows] + (1 - alpha).sqrt() * noise
         predicted = model(noisy.to(memory_format=torch.channels_last), t, condition).sample
         loss = nn.functional.mse_loss(predicted, noise)
         optimiser.zero_grad()

@@ -1,8 +1,7 @@
 """What people call the things on the pictures: keywords of emoji lists and WordNet, sorted by what they are to a thing.
 
-A synonym can stand for the name ("handgun"), and so can a narrower word, of what WordNet has as a kind of the thing
-("revolver"); a kind is what the thing is one of ("weapon"), a part is something it has, a scene is what comes to mind
-with it ("bar"). Synonyms chosen by hand are in `names.csv`.
+A synonym or narrower kind can stand for the name ("handgun"), a kind is what the thing is one of ("weapon"), a part is
+something it has, a scene is what comes to mind with it ("bar"). Synonyms chosen by hand are in `names.csv`.
 """
 
 import re
@@ -27,21 +26,17 @@ ABSTRACT = {
     *("conveyance", "structure", "container", "covering", "equipment", "solid", "substance"),
 }
 MOST_KINDS = 2  # that WordNet adds to a name's keywords
-# Narrower words: at most so many of a name, from so many levels below it, not farther from it than this.
-MOST_NARROWER, LEVELS, LIKE = 12, 3, 0.3
-COMMON = 3  # times that WordNet uses each word of them
 
 
 def build(out: Path) -> None:
     """Write a row a name and word (COLUMNS), own synonyms first. Raises: SystemExit where a package cannot be had."""
     keywords = _keywords()
-    narrower = _narrower(keywords)
     share = Counter(word for words in keywords.values() for word, _ in words)
     near = _nearness(keywords)
     rows = []
     for name in NAMES:
         rows += [(name, word, "synonym", "own", (name, word) in HELD_OUT_SYNONYMS) for word in SYNONYMS[name]]
-        relations = _relations(name, {word for word, _ in keywords[name]}) | dict.fromkeys(narrower[name], "narrower")
+        relations = _relations(name, {word for word, _ in keywords[name]})
         given = {name, *SYNONYMS[name]}
         for word, source in keywords[name]:
             meaning = "synonym" if near[name, word] > NEAR and share[word] <= RARE else "scene"
@@ -50,7 +45,6 @@ def build(out: Path) -> None:
                 given.add(word)
         kinds = [word for word, relation in relations.items() if relation == "kind" and word not in given]
         rows += [(name, word, "kind", "wordnet", False) for word in kinds[:MOST_KINDS]]
-        rows += [(name, word, "narrower", "wordnet", False) for word in narrower[name] if word not in given]
     table = pd.DataFrame(rows, columns=["name", "word", "relation", "source", "held_out"])
     with replacing(out) as unfinished:
         table.assign(group=table["name"].map(GROUP_OF))[COLUMNS].to_csv(unfinished, index=False)
@@ -98,8 +92,11 @@ def _nearness(keywords: dict[str, list[tuple[str, str]]]) -> dict[tuple[str, str
     return dict(zip(pairs, cosines.tolist(), strict=True))
 
 
-def _sense(name: str, keywords: set[str]) -> str | None:
-    """Of a name's senses in WordNet the one whose gloss and kinds have most words of the keywords and the group."""
+def _relations(name: str, keywords: set[str]) -> dict[str, str]:
+    """WordNet's words for the name's sense, and what they are to it; kinds the nearest first.
+
+    Of a name's senses the one is taken whose gloss and kinds have most words of the keywords and the group.
+    """
     nouns = wordnet.nouns()
     candidates = nouns.of_word.get(name) or nouns.of_word.get(name.split()[-1]) or []
     known = {*keywords, GROUP_OF[name], GROUP_OF[name].split()[-1]}
@@ -108,45 +105,9 @@ def _sense(name: str, keywords: set[str]) -> str | None:
         entry = nouns.senses[sense]
         return len(known & {*re.findall("[a-z]+", entry.gloss), *entry.lemmas, *nouns.lemmas(sense, wordnet.KINDS, 6)})
 
-    return max(candidates, key=lambda one: (fits(one), -candidates.index(one)), default=None)
-
-
-def _narrower(keywords: dict[str, list[tuple[str, str]]]) -> dict[str, list[str]]:
-    """WordNet's common words for the name's sense and for kinds of it that are no other name's.
-
-    Those without a word of the name come first, which tell more ("taxi" before "baggage car"), then the likest. None is
-    a held-out synonym or has one in it, for captions are written with them.
-    """
-    nouns = wordnet.nouns()
-    held_out = re.compile(r"\b(" + "|".join(re.escape(word) for _, word in sorted(HELD_OUT_SYNONYMS)) + r")s?\b")
-    taken = {*NAMES, *(word for words in SYNONYMS.values() for word in words), *GROUP_OF.values()}
-    seen = Counter(
-        word
-        for entry in nouns.senses.values()
-        for word in re.findall(r"[a-z'-]+", f"{' '.join(entry.lemmas)} {entry.gloss}".lower())
-    )
-    found: dict[str, list[str]] = {}
-    for name in NAMES:
-        sense = _sense(name, {word for word, _ in keywords[name]})
-        words = [*nouns.senses[sense].lemmas, *nouns.lemmas(sense, wordnet.NARROWER, LEVELS)] if sense else []
-        plain = [word for word in dict.fromkeys(words) if re.fullmatch(r"[a-z][a-z' -]+", word)]
-        common = [word for word in plain if min(seen[part] for part in word.split()) >= COMMON]
-        found[name] = [word for word in common if word not in taken and not held_out.search(word)]
-    owners = Counter(word for words in found.values() for word in words)
-    texts = list(dict.fromkeys([*NAMES, *owners]))
-    states = dict(zip(texts, teacher.teach(texts).sentences.float(), strict=True))
-    for name, words in found.items():
-        like = {word: float(states[name] @ states[word]) for word in words if owners[word] == 1}
-        ordered = sorted(like, key=lambda word: (bool({*word.split()} & {*name.split()}), -like[word]))
-        found[name] = [word for word in ordered if like[word] >= LIKE][:MOST_NARROWER]
-    return found
-
-
-def _relations(name: str, keywords: set[str]) -> dict[str, str]:
-    """WordNet's words for the name's sense, and what they are to it; kinds the nearest first."""
-    nouns, sense = wordnet.nouns(), _sense(name, keywords)
     relations = {GROUP_OF[name]: "kind"}
-    if sense:
+    if candidates:
+        sense = max(candidates, key=lambda one: (fits(one), -candidates.index(one)))
         relations |= dict.fromkeys(nouns.lemmas(sense, wordnet.PARTS), "part")
         kinds = nouns.lemmas(sense, wordnet.KINDS, 6)
         relations |= {word: "kind" for word in kinds if word not in ABSTRACT}
