@@ -44,11 +44,11 @@ OTHERS = [
     (INDEX, {"unet": None}, "its unet is None"),
     (UNET, {"in_channels": 9}, "in_channels is 9, expected 4"),
     (UNET, {"out_channels": 8}, "out_channels is 8, expected 4"),
-    (UNET, {"cross_attention_dim": 2048}, "cross_attention_dim is 2048, the text encoder's hidden_size 128"),
+    (UNET, {"cross_attention_dim": 2048}, "cross_attention_dim is 2048, the text encoder's hidden_size 256"),
     (UNET, {"sample_size": [64, 96]}, "only square pictures"),
     (UNET, {"time_cond_proj_dim": 256}, "time_cond_proj_dim is 256"),
     (UNET, {"addition_embed_type": "text_time"}, "addition_embed_type is 'text_time'"),
-    (TEXT, {"hidden_size": 1024}, "cross_attention_dim is 128, the text encoder's hidden_size 1024"),
+    (TEXT, {"hidden_size": 1024}, "cross_attention_dim is 256, the text encoder's hidden_size 1024"),
     (VAE, {"latent_channels": 16}, "in_channels is 4, expected 16"),
     (VAE, {"shift_factor": 0.1159}, "shift_factor is 0.1159"),
 ]
