@@ -19,6 +19,7 @@ from test_rounds import ATTACKS, make_victim, never
 from eraseflow import images, rounds, timings
 from eraseflow.cells.attack import costs as costs_of_attack
 from eraseflow.emoji import pictures
+from eraseflow.emoji.vocabulary import NAMES, STYLES
 from eraseflow.report import (
     baselines,
     budget,
@@ -52,10 +53,12 @@ def test_one_colour_is_empty_whichever_and_with_some_noise():
 
 def test_no_real_picture_comes_near():
     _, real = pictures.load(emoji.PICTURES)
-    assert images.spread((real * 255).round().to(torch.uint8)).min() > 9 * images.EMPTY
+    assert images.spread((real * 255).round().to(torch.uint8)).min() > 7 * images.EMPTY
     grid = torch.from_numpy(np.asarray(Image.open("reports/base/samples.png").convert("RGB")).copy()).permute(2, 0, 1)
-    drawn = grid[:, 2:, 2:].unfold(1, 64, 66).unfold(2, 64, 66).flatten(1, 2).transpose(0, 1)
-    assert len(drawn) == 288 and images.spread(drawn).min() > 9 * images.EMPTY
+    drawn = grid[:, 2:, 2:].unfold(1, 32, 34).unfold(2, 32, 34).flatten(1, 2).transpose(0, 1)
+    spreads = images.spread(drawn).sort().values
+    blank = len(drawn) - len(NAMES) * len(STYLES)  # the last row's places without a name
+    assert blank == 10 and spreads[:blank].max() == 0 and spreads[blank:].min() > 7 * images.EMPTY
     with cbook.get_sample_data("grace_hopper.jpg") as file:
         photograph = torch.from_numpy(np.asarray(Image.open(file)).copy()).permute(2, 0, 1)
     cuts = photograph.unfold(1, 64, 32).unfold(2, 64, 32).flatten(1, 2).transpose(0, 1)

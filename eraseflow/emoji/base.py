@@ -74,9 +74,9 @@ def train(parquet: Path, folder: Path, settings: BaseTraining, resume: bool) -> 
     )
     with replacing(folder) as whole:
         pipeline.save_pretrained(whole)
-        for name in ("text_encoder", "tokenizer", "vae"):  # as they were kept: in use, settings change and have paths
-            shutil.rmtree(whole / name)
-            shutil.copytree(work / name, whole / name)
+        for kept in ("text_encoder", "tokenizer", "vae"):  # as they were: in use, settings change and have paths
+            shutil.rmtree(whole / kept)
+            shutil.copytree(work / kept, whole / kept)
         pd.DataFrame(losses).rename_axis("step").to_csv(whole / "losses.csv", float_format="%.5f")
     forget(name)
 
