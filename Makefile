@@ -40,7 +40,7 @@ full: setup
 # As many trials of the settings of every method and attack on the validation concepts, into reports/tuning; hours, goes
 # on after a stop. It changes no setting.
 tune: setup
-	.venv/bin/python -m eraseflow.project.dvc repro $(ARGS) tuning/dvc.yaml
+	.venv/bin/python -m eraseflow.project.dvc repro --force $(ARGS) tuning/dvc.yaml
 
 # What was measured of the cells that are here, into reports/timings.csv; the next `make repro` shows it in the report.
 timings: setup

@@ -116,9 +116,9 @@ def test_on_stable_diffusion(project, monkeypatch, tmp_path):
 
 def test_the_card_says_what_how_and_what_was_measured(project, monkeypatch):
     edit = moved(emoji.load_pipeline("models/emoji", "cpu"))
-    score("weapon", train("weapon", "eraseflow", edit))
-    score("weapon", train("weapon", "original", Edit("weights", {})), target_seen=30, fd=0.25)
-    run(monkeypatch, "--concept", "weapon", "--method", "eraseflow", "whole")
+    score("weapon_named", train("weapon_named", "eraseflow", edit))
+    score("weapon_named", train("weapon_named", "original", Edit("weights", {})), target_seen=30, fd=0.25)
+    run(monkeypatch, "--concept", "weapon_named", "--method", "eraseflow", "whole")
     card = Path("whole/README.md").read_text()
     front = yaml.safe_load(card.split("---")[1])
     assert front["license"] == "cc-by-sa-4.0" and front["base_model"] == "models/emoji"
