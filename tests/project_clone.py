@@ -19,7 +19,7 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executab
 ENVIRONMENT |= {"ERASEFLOW_DEVICE": "cpu"}
 
 # Stages whose results are in git. A clone takes these as they are, for to train them takes hours.
-IN_GIT = ["pictures", "base", "judges"]
+IN_GIT = ["pictures", "words", "base", "judges"]
 OF_REPORTS = ["matplotlib.pyplot", "statsmodels.stats.contingency_tables", "statsmodels.stats.proportion"]
 
 # `python -m eraseflow` with the server that there is already in the place of one of its own.
@@ -83,6 +83,8 @@ def only(raw: dict, concepts: Sequence[str], methods: Sequence[str], attacks: Se
     """Leave these blocks: DVC copies all that there are into dvc.lock, and reads and writes that after every stage."""
     for family, names in {"concepts": concepts, "methods": methods, "attacks": attacks}.items():
         raw[family] = {name: raw[family][name] for name in names}
+    for block in ("tuning", "claims"):  # whose names are not all among these
+        raw.pop(block, None)
 
 
 def shorten(raw: dict) -> None:

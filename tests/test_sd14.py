@@ -163,7 +163,7 @@ def test_what_works_at_sampling_time_draws_nearly_the_same(model, monkeypatch, c
     """With the published settings, on CLIP's tokenizer and 77 tokens."""
     settings = params.load().settings("methods", method, "sd14")
     settings = settings.model_copy(update={"warmup_steps": 1, "alpha": 0.0})
-    edit = cells.module("methods", method).erase(None, concept, settings, 0)
+    edit = cells.module("methods", method).erase(load(model, monkeypatch), concept, settings, 0)
     plain, whole = draw(load(model, monkeypatch)), draw(edit.apply(load(model, monkeypatch))).int()
     half = draw(edit.apply(load(model, monkeypatch, precision))).int()
     assert (whole - plain.int()).abs().max() > 2
