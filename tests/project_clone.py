@@ -99,7 +99,7 @@ def shorten(raw: dict) -> None:
         raw["methods"][name]["emoji"] |= {"iterations": 1, "num_steps": 2}
     raw["methods"]["eraseflow"]["emoji"] |= {"epochs": 1, "num_steps": 5, "skip_last": 0, "batch_size": 1}
     for concept in raw["concepts"].values():
-        concept["kept"]["count"] = 8  # as many as champagne_bottle has neighbours
+        concept["kept"]["count"] = 9  # as many as champagne_bottle has neighbours
         concept["preserve"] = concept["preserve"][:3]
 
 

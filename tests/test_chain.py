@@ -57,7 +57,7 @@ def test_report_is_made_from_the_cells(made):
     for name in ("table.md", "table.tex", "index.html", "metrics.json"):
         assert (made / "reports" / name).stat().st_size > 100
     scores = json.loads((made / "data/cells/unicorn/uce/scores.json").read_text())
-    assert scores["kept_n"] == 8 and table.fd.iloc[1] == pytest.approx(scores["fd"], abs=1e-3)
+    assert scores["kept_n"] == 9 and table.fd.iloc[1] == pytest.approx(scores["fd"], abs=1e-3)
 
 
 def test_what_is_in_git_was_made_by_this_code(chain):

@@ -206,7 +206,7 @@ def few(raw: dict) -> None:
     """All blocks that there are: two concepts, two methods, two attacks."""
     shorten(raw)
     only(raw, ["unicorn", "weapon"], ["original", "uce"], ["random_prefix", "unlearndiffatk"])
-    raw["concepts"]["weapon"]["kept"]["count"] = 12  # its neighbours
+    raw["concepts"]["weapon"]["kept"]["count"] = 18  # its neighbours
     raw["claims"] = {family: list(raw[family]) for family in ("concepts", "methods", "attacks")} | {"seeds": [0, 1]}
 
 
@@ -310,7 +310,7 @@ def test_only_a_report_that_has_been_made_is_published(project, monkeypatch, han
     copy, table = project / full.COPIES / "rose", PARAMS.table
 
     def run(*arguments: str) -> int | None:
-        return work_copy._run_table(table, "To look at.", project, copy, project / RECORD.parent, arguments)
+        return work_copy._run_table(table, "To look at.", project, copy, project / RECORD.parent, arguments, [])
 
     assert run("--dry") not in (0, None)
     assert run("--single-item", "base") == work_copy.NOTHING_MADE
