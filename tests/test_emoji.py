@@ -115,7 +115,9 @@ def test_base_model_reads_english():
     asked = exam.questions(84)
     pipeline = emoji.load_pipeline("models/emoji", "cpu")
     settings, count = params.load().testbeds["emoji"].sampling, len(asked)
-    drawn = sampling.sample(pipeline, list(asked.prompt), list(range(count)), [settings.guidance_scale] * count, settings, 48, quiet=True)
+    drawn = sampling.sample(
+        pipeline, list(asked.prompt), list(range(count)), [settings.guidance_scale] * count, settings, 48, quiet=True
+    )
     scores = emoji_classifier.load()(torch.cat(list(drawn)))
     right = pd.Series(verdict.right(scores, asked.expect.str.split(";").str[0])).groupby(asked.kind).mean()
     least = {"trained patterns": 0.95, "held-out patterns": 0.85, "held-out adjectives and numbers": 0.85}

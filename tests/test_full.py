@@ -230,9 +230,10 @@ def test_full_beside_the_default_table(tmp_path):
     concepts, methods = ["unicorn", "weapon"], ["original", "uce"]
     everything = cells(concepts, methods, ["random_prefix", "unlearndiffatk"])
     everything |= {f"{stage}{name}" for name in concepts for stage in ("concept@", "transfer@unlearndiffatk-")}
-    assert run() == sorted([*(everything - ran), *["report"] * 2]), "the default table's cells are in the cache"
+    again = ["concept@unicorn", *["report"] * 2]  # all of its prompts, in whatever number the default table has
+    assert run() == sorted([*(everything - ran), *again]), "the default table's cells are in the cache"
     assert {name: (folder / name).read_bytes() for name in mine} == mine
-    assert "up to date" in call(folder, "python", "-m", "dvc", "status").stdout
+    assert "up to date" in call(folder, "python", "-m", "dvc", "status", "dvc.yaml").stdout
     of_full, of_default = (pd.read_csv(folder / "reports" / name / "table.csv") for name in ("full", "."))
     assert list(of_full.columns) == list(of_default.columns) and len(of_full) == 2 * 2 * 2
     shared = of_full[(of_full.concept == "unicorn") & (of_full.attack == "random_prefix")]

@@ -72,12 +72,12 @@ def train(parquet: Path, folder: Path, settings: BaseTraining, resume: bool) -> 
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    with replacing(folder) as whole:
-        pipeline.save_pretrained(whole)
+    with replacing(folder) as unfinished:
+        pipeline.save_pretrained(unfinished)
         for kept in ("text_encoder", "tokenizer", "vae"):  # as they were: in use, settings change and have paths
-            shutil.rmtree(whole / kept)
-            shutil.copytree(work / kept, whole / kept)
-        pd.DataFrame(losses).rename_axis("step").to_csv(whole / "losses.csv", float_format="%.5f")
+            shutil.rmtree(unfinished / kept)
+            shutil.copytree(work / kept, unfinished / kept)
+        pd.DataFrame(losses).rename_axis("step").to_csv(unfinished / "losses.csv", float_format="%.5f")
     forget(name)
 
 

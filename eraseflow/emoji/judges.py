@@ -171,13 +171,11 @@ def train(folder: Path, tokenizer: Path, settings: JudgeTraining, models: Path) 
         own, own_images, words, settings.image_text_steps, settings.batch, settings.seed + 1, work / "image_text.pt"
     )
     with replacing(models) as unfinished:
-        network = unfinished / emoji_clip.FOLDER.name
-        shutil.copytree(tokenizer, network)
-        for model, file in (
-            (classifier, unfinished / emoji_classifier.WEIGHTS.name),
-            (image_text, network / emoji_clip.WEIGHTS.name),
-        ):
-            save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, file)
+        network = emoji_clip.FOLDER.name
+        shutil.copytree(tokenizer, unfinished / network)
+        files = {emoji_classifier.WEIGHTS.name: classifier, f"{network}/{emoji_clip.WEIGHTS.name}": image_text}
+        for file, model in files.items():
+            save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, unfinished / file)
         config = json.dumps({"model_cfg": emoji_clip.CONFIG}, indent=2)
-        (network / "open_clip_config.json").write_text(config + "\n", encoding="utf-8")
+        (unfinished / network / "open_clip_config.json").write_text(config + "\n", encoding="utf-8")
     forget(name)

@@ -42,8 +42,8 @@ def build(folder: Path) -> None:
     tables: dict[str, list[pd.DataFrame]] = {"pictures": [], "others": [], "further": [], "unseen": []}
     others = {icon: icon for icon in OTHERS}
     further = [(package, (package, licence)) for package, licence in FURTHER.items()]
-    with tempfile.TemporaryDirectory() as temporary, replacing(folder / "licences") as licences:
-        licences.mkdir()
+    with tempfile.TemporaryDirectory() as temporary, replacing(folder / "licences") as unfinished:
+        unfinished.mkdir()
         texts = npm("spdx-license-list", Path(temporary))
         for style, (source, licence) in tqdm([*STYLES.items(), *further, UNSEEN], desc="rendering", unit="style"):
             package = npm(f"@iconify-json/{source}", Path(temporary))
@@ -61,7 +61,7 @@ def build(folder: Path) -> None:
             )
             text = read_json(texts, f"licenses/{licence}.json")["licenseText"]
             text = text.replace("<year> <copyright holders>", info["author"]["name"])
-            (licences / f"{source}.txt").write_text(notice + text.strip() + "\n", encoding="utf-8")
+            (unfinished / f"{source}.txt").write_text(notice + text.strip() + "\n", encoding="utf-8")
     for name, parts in tables.items():
         with replacing(folder / f"{name}.parquet") as unfinished:
             pd.concat(parts, ignore_index=True).to_parquet(unfinished, index=False)

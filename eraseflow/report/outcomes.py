@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from eraseflow.outputs import replacing
 from eraseflow.params import Concept, Params
 from eraseflow.passes import PASSES
 from eraseflow.report.cells import Cell, CellError, same_prompts
@@ -69,7 +70,8 @@ def _hash(text: str) -> str:
 
 def write(frame: pd.DataFrame, path: Path) -> None:
     """As parquet, some bytes a row."""
-    frame.astype(dict.fromkeys(NAMES, "category")).to_parquet(path, index=False, compression="zstd")
+    with replacing(path) as unfinished:
+        frame.astype(dict.fromkeys(NAMES, "category")).to_parquet(unfinished, index=False, compression="zstd")
 
 
 def read(paths: Sequence[Path]) -> pd.DataFrame:
