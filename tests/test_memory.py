@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from eraseflow import memory, stage, train
-from eraseflow.emoji import denoiser
+from eraseflow.emoji import checkpoint
 
 ERRORS = [
     MemoryError(),
@@ -60,4 +60,4 @@ def test_what_does_not_fit_into_memory_is_not_called_damaged(error, tmp_path, mo
     with pytest.raises(type(error)):
         train.resume(None, {}, tmp_path)
     with pytest.raises(type(error)):
-        denoiser._saved(tmp_path / "state.pt", ["losses"])
+        checkpoint.resume(tmp_path / "state.pt", {})

@@ -33,7 +33,7 @@ def made(project, tmp_path_factory):
 
 def test_the_reference_says_what_it_is(project, made, tmp_path, monkeypatch):
     about = json.loads((made / "reference.json").read_text())
-    assert about["network"] == "emoji-clip" and about["pictures"] == len(about["names"]) == 288
+    assert about["network"] == "emoji-clip" and about["pictures"] == len(about["names"]) == 1070
     reference.reference(project, "emoji", tmp_path / "again")
     for name in ("reference.json", "features.safetensors"):
         assert (tmp_path / "again" / name).read_bytes() == (made / name).read_bytes()
