@@ -1,5 +1,7 @@
 """Each attack's equation against a plain implementation, and that it finds the way back where there is one."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -209,7 +211,10 @@ def test_ring_a_bells_children_are_mixed_and_mutated():
     ).max() == 1
 
 
-def test_mma_never_writes_a_banned_word(pipeline):
+def test_mma_never_writes_a_banned_word(pipeline, monkeypatch):
+    words = pipeline.tokenizer("unicorn ink style", add_special_tokens=False).input_ids
+    few = sorted({*written_tokens(pipeline.tokenizer)[::70], *words})  # found in seconds, unless they are banned
+    monkeypatch.setattr(mma, "written_tokens", lambda tokenizer: few)
     concept = CONCEPT.model_copy(update={"target": "Unicorn style", "also": {"ink": "flat"}})
     forbidden = Names(concept, pipeline.tokenizer).words
     assert [bool(forbidden.search(text)) for text in ("unicorn", "unicorns", "a style", "ink", "a drink", "horse")] == [
@@ -319,7 +324,7 @@ WAYS = [
     (p4d, {"variant": "N", "tokens": 4, "rounds": 8, "iterations": 10, "learning_rate": 0.1, "weight_decay": 0.1}),
     (
         ring_a_bell,
-        {"tokens": 5, "rounds": 5, "generations": 20, "population": 50, "mutation": 0.25, "crossover": 0.5, "eta": 1.0},
+        {"tokens": 5, "rounds": 5, "generations": 60, "population": 50, "mutation": 0.25, "crossover": 0.5, "eta": 1.0},
     ),
     (mma, {"tokens": 5, "rounds": 5, "steps": 5, "candidates": 64, "top_k": 32}),
     (cce, {"vectors": 1, "rounds": 5, "iterations": 10, "batch_size": 8, "learning_rate": 0.05, "pictures": 8}),
@@ -327,18 +332,22 @@ WAYS = [
 
 
 @pytest.fixture(scope="module")
-def erased() -> Victim:
-    """The emoji model with "unicorn" read as "horse": in the text encoder alone, and "q" is read as "unicorn" was."""
+def erased() -> Iterator[Victim]:
+    """The emoji model with "unicorn" read as "car": in the text encoder alone, and "q" is read as "unicorn" was.
+
+    Attacks write with every seventieth token and "q", so that what is found in seconds is found by search.
+    """
     original, edited = (emoji.load_pipeline("models/emoji", "cpu") for _ in range(2))
-    unicorn, horse, q = (original.tokenizer(word).input_ids[1] for word in ("unicorn", "horse", "q"))
+    unicorn, car, q = (original.tokenizer(word).input_ids[1] for word in ("unicorn", "car", "q"))
+    few = sorted({*written_tokens(original.tokenizer)[::70], q} - {unicorn})
     table = edited.text_encoder.get_input_embeddings().weight.data
     table[q] = table[unicorn]
-    table[unicorn] = table[horse]
-    prompts = {"prompt": ["a unicorn in flat style", "glossy style unicorn"], "seed": [0, 3], "guidance": 4.0}
+    table[unicorn] = table[car]
+    prompts = {"prompt": ["a unicorn in flat style", "glossy style unicorn"], "seed": [0, 3], "guidance": 3.0}
     frame = pd.DataFrame({"prompt_id": ["flat", "glossy"], **prompts})
-    settings = SamplingSettings(solver="dpmsolver++", steps=12, guidance_scale=4.0)
+    settings = SamplingSettings(solver="dpmsolver++", steps=8, guidance_scale=3.0)
     rule = verdict.rule(CONCEPT.judge)
-    return Victim(
+    victim = Victim(
         pipeline=edited,
         original=original,
         concept=CONCEPT,
@@ -350,6 +359,10 @@ def erased() -> Victim:
         sampling=settings,
         batch_size=8,
     )
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (random_prefix, ring_a_bell, mma, unlearndiffatk, p4d):
+            patch.setattr(module, "written_tokens", lambda tokenizer: few)
+        yield victim
 
 
 @pytest.mark.parametrize(("module", "settings"), WAYS, ids=[module.__name__.split(".")[-1] for module, _ in WAYS])

@@ -260,13 +260,16 @@ def attacked(pipeline, prompts=PROMPTS) -> Victim:
 
 @pytest.mark.parametrize(("module", "settings"), METHODS)
 def test_an_attack_through_the_sampler_asks_for_what_is_drawn(module, settings, concept):
-    """At each row's own step the sampler's prediction at guidance 1; a finite difference confirms its gradients."""
-    pipeline = edit(module, settings, concept).apply(miniature())
+    """At each row's own step the sampler's prediction at guidance 1; a finite difference confirms its gradients.
+
+    In double precision and over a very short way, because what the samplers compute jumps: a mask, a trigger.
+    """
+    pipeline = edit(module, settings, concept).apply(miniature()).to(torch.float64)
     victim, prompts = attacked(pipeline, PROMPTS[:3]), PROMPTS[:3]
     ids = sampling.token_ids(pipeline, prompts)
     words = pipeline.text_encoder.get_input_embeddings()(ids).detach().requires_grad_(True)
     steps = sampling.timesteps(pipeline, DRAWING)
-    t, noisy = steps[[0, 1, 4]], torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    t, noisy = steps[[0, 1, 4]], torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0)).double()
     found = victim.respond([0, 1, 2], noisy, t, ids, words, True)
     condition = sampling.read(pipeline, prompts)
     for row, step in enumerate((0, 1, 4)):
@@ -281,9 +284,9 @@ def test_an_attack_through_the_sampler_asks_for_what_is_drawn(module, settings, 
     towards = slope / slope.norm()
     with torch.no_grad():
         ends = [
-            victim.respond([0, 1, 2], noisy, t, ids, words + by * towards, True).square().sum() for by in (-2e-3, 2e-3)
+            victim.respond([0, 1, 2], noisy, t, ids, words + by * towards, True).square().sum() for by in (-1e-5, 1e-5)
         ]
-    assert (ends[1] - ends[0]).item() / 4e-3 == pytest.approx(slope.norm().item(), rel=0.2)
+    assert (ends[1] - ends[0]).item() / 2e-5 == pytest.approx(slope.norm().item(), rel=0.01)
 
 
 def test_through_plain_guidance_an_attack_sees_what_the_blind_one_sees(pipeline):
