@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import chisquare
 from torch import nn
 from transformers import CLIPTokenizer
 
@@ -98,7 +99,8 @@ def test_the_exam_asks_what_is_held_out():
 @pytest.fixture(scope="module")
 def english() -> English:
     texts = list(dict.fromkeys(caption.text for shown in captions.pool().values() for caption in shown if caption.text))
-    return English(texts[::20], ["water gun", "mare", "quill"], ["a small horse of any breed", "that which is written"])
+    nouns, glosses = ["water gun", "mare", "quill"], ["a small horse of any breed", "that which is written"]
+    return English(texts[::20], nouns, ["two quills in ink style"], glosses)
 
 
 def test_the_tokenizer_is_the_same_each_time_and_reads_any_text(english, tmp_path, monkeypatch):
@@ -115,10 +117,13 @@ def test_the_tokenizer_is_the_same_each_time_and_reads_any_text(english, tmp_pat
 
 def test_tokens_that_attacks_write_are_texts_that_the_encoder_learns():
     words = CLIPTokenizer.from_pretrained("models/emoji/tokenizer")
-    english = English(["a cat"], ["mare"], [f"gloss {number}" for number in range(text_encoder.GLOSSES)])
-    texts, captions_ = text_encoder.lesson_texts(words, english, 0)
-    assert captions_ == 1 and texts[0] == "a cat" and "mare" in texts
+    glosses = [f"gloss {number}" for number in range(text_encoder.GLOSSES + 1)]
+    english = English(["a cat"], ["mare"], ["two mares in ink style"], glosses)
+    shown, nouns, sentences, said = text_encoder.lesson_texts(words, english, 0)
+    assert shown == english.captions and sentences == english.sentences and "mare" in nouns
+    assert len(said) == text_encoder.GLOSSES and set(said) < set(glosses)
     assert len(words) >= 8000
+    texts = set(nouns)
     for token in written_tokens(words):
         assert words.decode([token]) in texts and words.decode([token]).isprintable()
 
@@ -130,15 +135,15 @@ def test_words_end_where_their_last_token_does():
     assert text_encoder.word_ends(["a</w>", "hor"], ["a", "horse"]) == [(0, 0)], "a word that is cut has no end"
 
 
-def test_a_step_is_half_captions_of_like_lengths():
-    lengths = [5 + row % 7 for row in range(100)]
-    drawn = [text_encoder.draw(step, 10, 40, lengths, 3) for step in range(text_encoder.SORTED)]
+def test_a_step_is_of_all_parts_alike_and_of_like_lengths():
+    lengths, sizes = [5 + row % 7 for row in range(100)], [10, 20, 30, 40]
+    drawn = [text_encoder.draw(step, 10, sizes, lengths, 3) for step in range(text_encoder.SORTED)]
     assert all(len(rows) == 10 for rows in drawn)
-    together = [row for rows in drawn for row in rows]
-    assert sum(row < 40 for row in together) == len(together) // 2
+    parts = np.bincount(np.searchsorted(np.cumsum(sizes), [row for rows in drawn for row in rows], side="right"))
+    assert len(parts) == 4 and chisquare(parts).pvalue > 0.001
     spans = sorted((min(lengths[row] for row in rows), max(lengths[row] for row in rows)) for rows in drawn)
     assert all(a[1] <= b[0] for a, b in pairwise(spans))
-    assert drawn == [text_encoder.draw(step, 10, 40, lengths, 3) for step in range(text_encoder.SORTED)]
+    assert drawn == [text_encoder.draw(step, 10, sizes, lengths, 3) for step in range(text_encoder.SORTED)]
 
 
 def test_the_loss_compares_sentences_at_the_end_and_words_at_theirs():
