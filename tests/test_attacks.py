@@ -12,12 +12,11 @@ from scipy.optimize import minimize
 from test_rounds import ATTACKS, make_victim, never
 from torch.nn.functional import cosine_similarity, mse_loss, one_hot
 
-from eraseflow import rounds, verdict
+from eraseflow import params, rounds, verdict
 from eraseflow.attacks import cce, mma, p4d, random_prefix, ring_a_bell, unlearndiffatk
 from eraseflow.cells import attack as cell
 from eraseflow.judges import emoji_classifier
 from eraseflow.naming import Names
-from eraseflow.params import SamplingSettings
 from eraseflow.soft_prompts import token_embeddings
 from eraseflow.testbeds import emoji
 from eraseflow.victim import Victim
@@ -343,9 +342,9 @@ def erased() -> Iterator[Victim]:
     table = edited.text_encoder.get_input_embeddings().weight.data
     table[q] = table[unicorn]
     table[unicorn] = table[car]
-    prompts = {"prompt": ["a unicorn in flat style", "glossy style unicorn"], "seed": [0, 3], "guidance": 3.0}
-    frame = pd.DataFrame({"prompt_id": ["flat", "glossy"], **prompts})
-    settings = SamplingSettings(solver="dpmsolver++", steps=8, guidance_scale=3.0)
+    settings = params.load().testbeds["emoji"].sampling
+    prompts = {"prompt": ["a unicorn in flat style", "glossy style unicorn"], "seed": [0, 3]}
+    frame = pd.DataFrame({"prompt_id": ["flat", "glossy"], **prompts, "guidance": settings.guidance_scale})
     rule = verdict.rule(CONCEPT.judge)
     victim = Victim(
         pipeline=edited,

@@ -17,7 +17,7 @@ from eraseflow.victim import Victim
 
 @pytest.fixture(scope="module")
 def cells(erased, tmp_path_factory):  # noqa: F811
-    """esd: unicorn is read as horse, "q" as unicorn was. uce: unicorn is read as horse. original: nothing is edited.
+    """esd: unicorn is read as car, "q" as unicorn was. uce: unicorn is read as car. original: nothing is edited.
 
     The attacks' prompts were found on esd; a copy of the file stands for the others, where nothing was found.
     """
