@@ -87,8 +87,12 @@ def run(command: Sequence[str], preload: Sequence[str]) -> int:
 
     The server imports while the command starts; a stage that comes early waits for it. Both end when the
     command does, or this process. Where no folder takes a socket, there is no server, and each stage imports.
+    A server that our own environment names serves this command too: we are part of another run.
     Returns the command's exit code (128 + n where signal n killed it).
     """
+    if address := os.environ.get(SOCKET):
+        code = subprocess.call(command, env=environment(address))
+        return code if code >= 0 else 128 - code
     with contextlib.ExitStack() as kept, socket.socket(socket.AF_UNIX) as listener:
         address = listen(listener, kept)
         lifeline, held = os.pipe()

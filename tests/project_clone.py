@@ -22,14 +22,6 @@ ENVIRONMENT |= {"ERASEFLOW_DEVICE": "cpu"}
 IN_GIT = ["pictures", "words", "base", "judges"]
 OF_REPORTS = ["matplotlib.pyplot", "statsmodels.stats.contingency_tables", "statsmodels.stats.proportion"]
 
-# `python -m eraseflow` with the server that there is already in the place of one of its own.
-BESIDE = """import os, subprocess, sys
-from eraseflow import __main__, launcher, stage
-address = os.environ[stage.SOCKET]
-launcher.run = lambda command, preload: subprocess.call(command, env=launcher.environment(address))
-sys.exit(__main__.main())
-"""
-
 
 def call(folder: Path, *command: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess:
     done = subprocess.run(command, cwd=folder, env=ENVIRONMENT | variables, capture_output=True, text=True)
@@ -68,7 +60,7 @@ def as_stage(module: str, folder: Path) -> str:
 
 def repro(folder: Path, *for_dvc: str) -> set[str]:
     """Run the chain; the stages that it ran."""
-    done = call(folder, sys.executable, "-c", BESIDE, "repro", "--", *for_dvc, **hand_over(folder))
+    done = call(folder, sys.executable, "-m", "eraseflow", "repro", "--", *for_dvc, **hand_over(folder))
     return set(re.findall(r"^Running stage '(.+)'", done.stdout, re.MULTILINE))
 
 

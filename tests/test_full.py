@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from project_clone import call, cells, clone, edit_params, few_prompts, freeze, only, shorten
+from project_clone import call, cells, clone, edit_params, few_prompts, freeze, hand_over, only, shorten
 from project_clone import repro as run_default
 from safetensors.torch import save_file
 
@@ -221,7 +221,7 @@ def test_full_beside_the_default_table(tmp_path):
 
     def run() -> list[str]:
         """The stages that ran, anywhere in a log's line: a progress bar that shares it may not have ended."""
-        printed = call(folder, "python", "-m", "eraseflow", "full").stdout
+        printed = call(folder, "python", "-m", "eraseflow", "full", **hand_over(folder)).stdout
         logs = [log.read_text() for log in (folder / ".work" / "full").glob("*.log")]
         said.append(printed)
         return sorted(re.findall(r"Running stage '([^']+)'", "\n".join(logs)))
@@ -247,7 +247,7 @@ def test_full_beside_the_default_table(tmp_path):
     assert len(pd.read_csv(out / "transfer.csv")) == 2 * 4
     assert all(name in (out / "index.html").read_text() for name in ("weapon/index.html", "unicorn/index.html"))
 
-    call(folder, "python", "-m", "eraseflow", "claims")
+    call(folder, "python", "-m", "eraseflow", "claims", **hand_over(folder))
     assert {name: (folder / name).read_bytes() for name in mine} == mine
     claimed = folder / "reports" / "claims"
     bare = {path.name for path in (claimed / "weapon-seed-1").iterdir()}

@@ -129,6 +129,17 @@ def test_project_code_is_read_anew_by_every_stage(project):
     assert shown == f"1 {loaded}\n222 {loaded}\n"
 
 
+def test_a_run_within_a_run_has_its_server(project):
+    write(project, "print('colorsys' in sys.modules, 'tabnanny' in sys.modules)")
+    code = "import sys; from eraseflow import launcher; sys.exit(launcher.run([*sys.argv[1:]], ['tabnanny']))"
+    (project / "again.py").write_text(code)
+    assert (
+        output(project, "python again.py python stages/it.py; python again.py sh -c 'exit 7'; echo $?")
+        == "True False\n7\n"
+    )
+    assert output(project, "python again.py sh -c 'kill -9 $$'; echo $?") == "137\n"
+
+
 BEATING = "import subprocess\nsubprocess.run(['sh', '-c', 'while :; do echo >>beats; sleep 0.02; done'])"
 
 
