@@ -154,19 +154,16 @@ def test_the_attack_through_the_sampler_has_the_blind_ones_settings():
 
 
 def test_the_published_eraseflow_follows_its_rule():
-    """Rank, epochs and learning rates scale with the width, so that a LoRA's reach is the published one."""
+    """Learning rates alone differ from the published ones: by how much narrower the network is."""
     raw = yaml.safe_load((ROOT / "params.yaml").read_text())["methods"]
     ours, theirs = raw["eraseflow_published"]["emoji"], raw["eraseflow"]["sd14"]
     width, f = 320, 5
     for kind in ("category", "style", "fine_grained"):
         small, large = ({**block, **block.get("kinds", {}).get(kind, {})} for block in (ours, theirs))
-        assert small["lora_rank"] == max(1, large["lora_rank"] // f)
-        assert small["epochs"] == f * large["epochs"] and small["switch_epoch"] == f * large["switch_epoch"]
         for rate in ("learning_rate", "flow_learning_rate"):
-            reach = small["epochs"] * small[rate] * (width / f) / small["lora_rank"]
-            assert reach == pytest.approx(large["epochs"] * large[rate] * width / large["lora_rank"])
-        for same in ("num_steps", "guidance_scale", "eta", "batch_size"):
+            assert small[rate] == pytest.approx(f * large[rate])
+        for same in ("lora_rank", "epochs", "switch_epoch", "num_steps", "guidance_scale", "eta", "batch_size"):
             assert small[same] == large[same]
     assert ours["cfg"] and ours["bare_words"] and "lora_layers" not in ours and "skip_last" not in ours
     channels = json.loads((ROOT / "models/emoji/unet/config.json").read_text())["block_out_channels"]
-    assert abs(width / min(channels) - f) < 2
+    assert width / min(channels) == f
