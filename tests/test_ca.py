@@ -67,7 +67,12 @@ def test_batches_mix_pairs_and_each_picture_keeps_its_own(pipeline, concept, mon
 @pytest.mark.parametrize("scale", [0.0, 1.0])
 def test_keys_and_values_learn_to_answer_the_target_as_the_anchor(pipeline, concept, scale):
     before = copy.deepcopy(pipeline.unet.state_dict())
-    edit = ca.erase(pipeline, concept, ca.Settings(**SETTINGS | {"preserve_scale": scale, "iterations": 120}), 0)
+    edit = ca.erase(
+        pipeline,
+        concept,
+        ca.Settings(**SETTINGS | {"preserve_scale": scale, "iterations": 120, "learning_rate": 3e-4}),
+        0,
+    )
     changed = {name for name, tensor in pipeline.unet.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == set(projections(pipeline.unet))
     assert edit.tensors.keys() == {f"unet.{name}" for name in changed}
