@@ -123,6 +123,8 @@ def counterparts(frame: pd.DataFrame, kind: Kind, published: str) -> list[dict]:
     rows = frame[(frame["testbed"] == TESTBED) & frame["method"].isin(named)]
     if kind.column.startswith(("asr", ATTACKED_SUMMARY)):
         rows = rows[rows["attack"] == ATTACK]
+    if rows.empty:
+        return []
     rows = rows.drop_duplicates(["concept", "method"])  # other columns are the same under every attack
     first = rows[rows["concept"] == kind.concept].to_dict("records")
     if not kind.averaged:
