@@ -77,7 +77,8 @@ def test_sdedit_begins_at_its_strength_and_a_perfect_network_gives_the_picture_b
 def test_training_comes_to_prefer_the_safe_pictures(pipeline, concept, prompt):
     edit = duo.erase(pipeline, concept, duo.Settings(**SETTINGS | {"prompt": prompt}), 0)
     assert edit.history[0]["preference"] == pytest.approx(math.log(2)) and edit.history[0]["preserving"] == 0
-    assert sum(row["preference"] for row in edit.history[-5:]) / 5 < 0.9 * math.log(2)
+    second_half = [row["preference"] for row in edit.history[len(edit.history) // 2 :]]
+    assert sum(second_half) / len(second_half) < 0.9 * math.log(2)
     assert edit.kind == "lora"
 
 
