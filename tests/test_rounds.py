@@ -324,7 +324,8 @@ def test_what_is_judged_is_the_published_text(pipeline, monkeypatch, module, set
         pipeline, list(result.adversarial_prompt), list(result.adversarial_seed), list(result.guidance),
         SamplingSettings(solver="dpmsolver++", steps=2, guidance_scale=2), 2, quiet=True,
     )  # fmt: skip
-    assert [rounds.images.to_png(picture) for part in drawn for picture in part] == list(result.png)
+    again, judged = torch.cat(list(drawn)), rounds.images.from_png(result.png)
+    assert (again.int() - judged.int()).abs().max() <= 1  # the last bit, for other pictures were in the batch
     read = pipeline.tokenizer(list(result.adversarial_prompt)).input_ids
     if module in (random_prefix, unlearndiffatk):  # the tokens searched for are those that the text is read as
         assert [ids[1:3] for ids in read] == result.adversarial_tokens.tolist()
