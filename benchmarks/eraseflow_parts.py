@@ -1,10 +1,10 @@
 """EraseFlow as published, and with one part changed at a time: what keeps it from erasing, what costs the rest?
 
-    python benchmarks/eraseflow_parts.py     # under an hour of a core, into benchmarks/eraseflow_parts.csv
+    python benchmarks/eraseflow_parts.py     # two hours of a core, into benchmarks/eraseflow_parts.csv
 
 Each variant is trained on the validation concepts; then, on the category alone, five times as long, where the rest is
 lost. seen: the share of the target prompts that show the concept; kept: of the kept prompts those that are drawn right,
-over the unedited model's.
+over the unedited model's. A run that was stopped goes on.
 """
 
 from pathlib import Path
@@ -15,14 +15,13 @@ import torch
 
 from eraseflow import params as all_params
 from eraseflow.cells import DEVICE, setting
-from eraseflow.finite import NotFinite
 from eraseflow.methods import eraseflow
-from eraseflow.methods.eraseflow import Settings
 from eraseflow.outputs import write_csv
 from eraseflow.params import Params
 from eraseflow.tuning import trials
 
 OUT = Path(__file__).with_suffix(".csv")
+ROW = "eraseflow_published"
 START = "the start token keeps the unedited keys and values"
 VARIANTS: dict[str, dict[str, Any]] = {
     "as published": {},
@@ -55,49 +54,50 @@ def keep_start_token(pipeline, unedited) -> None:
             layer.register_forward_hook(hook(plain[name]))
 
 
-def measure(everything: Params, concept: str, settings: Settings, start_kept: bool) -> dict[str, Any]:
-    """Train and judge; start_kept: the start token is then read as the unedited model reads it."""
+def without_start(everything: Params, concept: str, change: dict[str, Any]) -> dict[str, Any]:
+    """What `trials.of_method` finds, but that the start token is read as the unedited model reads it."""
     tuning = everything.tuning
     assert tuning
     entry, testbed, world = setting(everything, concept)
-    try:
-        edit = eraseflow.erase(world.load_pipeline(testbed.model, DEVICE), entry, settings, tuning.seeds[0])
-    except NotFinite as error:
-        return {"seen": 1.0, "kept": 0.0, "failed": str(error)}
-    edited = edit.apply(world.load_pipeline(testbed.model, DEVICE))
-    if start_kept:
-        keep_start_token(edited, world.load_pipeline(testbed.model, DEVICE))
+    pipeline, edited, unedited = (world.load_pipeline(testbed.model, DEVICE) for _ in range(3))
+    settings = trials.changed(everything, "methods", ROW, concept, change)
+    edited = eraseflow.erase(pipeline, entry, settings, tuning.seeds[0]).apply(edited)
+    keep_start_token(edited, unedited)
     return trials.of_pipeline(everything, tuning, concept, edited)
 
 
-def variants(everything: Params, kind: str, concept: str, times: int) -> dict[str, Settings]:
-    """The settings of each, so many times as long as published; without those that change nothing for this kind."""
-    published = everything.settings("methods", "eraseflow_published", "emoji", kind)
-    longer = {name: times * getattr(published, name) for name in ("epochs", "switch_epoch")}
-    found: dict[str, Settings] = {}
+def variants(everything: Params, kind: str, times: int) -> dict[str, dict[str, Any]]:
+    """The changes of each, so many times as long as published; without those that change nothing for this kind."""
+    published = everything.settings("methods", ROW, "emoji", kind).model_dump()
+    longer = {name: times * published[name] for name in ("epochs", "switch_epoch")}
+    found: dict[str, dict[str, Any]] = {}
     for variant, change in VARIANTS.items():
-        settings = trials.changed(everything, "methods", "eraseflow_published", concept, longer | change)
-        if variant == START or settings not in found.values():
-            found[variant] = settings
+        if variant in ("as published", START) or any(published[name] != value for name, value in change.items()):
+            found[variant] = longer | change
     return found
 
 
 def main() -> None:
     torch.set_num_threads(1)
     everything = all_params.load()
-    if everything.tuning is None:
+    tuning = everything.tuning
+    if tuning is None:
         raise SystemExit("params.yaml: tuning: missing; it says on which concepts")
-    concepts = everything.tuning.concepts
     rows: list[dict[str, Any]] = []
-    for kind, concept, times in [*((*item, 1) for item in concepts.items()), ("category", concepts["category"], 5)]:
-        plain = trials.judged(everything, everything.tuning, concept)
-        for variant, settings in variants(everything, kind, concept, times).items():
-            found = measure(everything, concept, settings, variant == START)
-            kept = found["kept"] / (plain["kept"] or 1.0)
-            rows.append({"concept": concept, "steps": settings.epochs, "variant": variant} | found | {"kept": kept})
-            print(
-                f"{concept}, {settings.epochs} steps, {variant}: seen {found['seen']:.0%}, kept {kept:.0%}", flush=True
-            )
+    for kind, concept, times in [
+        *((*item, 1) for item in tuning.concepts.items()),
+        ("category", tuning.concepts["category"], 5),
+    ]:
+        unedited = 1.0
+        for variant, change in variants(everything, kind, times).items():
+            if variant == START:
+                found = without_start(everything, concept, change)
+            else:
+                found = trials.of_method(everything, tuning, concept, ROW, change, tuning.seeds[0])
+                unedited = found.pop("kept_unedited") or 1.0
+            found["kept"] /= unedited
+            rows.append({"concept": concept, "steps": change["epochs"], "variant": variant} | found)
+            print(f"{concept}, {change['epochs']} steps, {variant}: {found}", flush=True)
             write_csv(pd.DataFrame(rows), OUT, float_format="%.4g")
 
 

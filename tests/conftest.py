@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @cache
 def _small_vocabulary() -> str:
     """The folder of the emoji model's tokenizer cut down to what names and adjectives are made of: 20,000 tokens, of
-    which every attack looks at 14,000, would take half of the tests' time.
+    which every attack looks at 14,000, would take seconds a test.
     """
     folder = tempfile.mkdtemp(prefix="eraseflow-tests-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
