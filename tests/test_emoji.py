@@ -1,8 +1,11 @@
 """The emoji testbed as it is in git: pictures, the base model's size and what it draws."""
 
 import hashlib
+import json
+import os
 import re
 import shutil
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +13,25 @@ import pandas as pd
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from PIL import Image
 from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from eraseflow import params, sampling, verdict
-from eraseflow.emoji import autoencoder, base, checkpoint, denoiser, english, exam, judges, text_encoder, tokenizer
+from eraseflow.emoji import (
+    autoencoder,
+    base,
+    captions,
+    cards,
+    checkpoint,
+    denoiser,
+    english,
+    exam,
+    judges,
+    text_encoder,
+    tokenizer,
+)
 from eraseflow.emoji.augment import augment, ink, recolour
 from eraseflow.emoji.captions import Caption
 from eraseflow.emoji.vocabulary import FURTHER, HELD_OUT_OTHERS, HELD_OUT_PAIRS, NAMES, OTHERS, STYLES, UNSEEN
@@ -23,6 +39,7 @@ from eraseflow.judges import emoji_classifier
 from eraseflow.testbeds import emoji
 
 FOLDER = emoji.PICTURES.parent
+pool = cache(captions.pool)  # of every picture all captions, five seconds
 
 
 @pytest.mark.parametrize("name", ["pictures", "others", "further", "unseen"])
@@ -107,6 +124,28 @@ def test_base_model_is_small_and_loads_plainly():
         pipeline.unet(torch.zeros(1, 4, 8, 8), 5, torch.zeros(1, tokenizer.LENGTH, text_encoder.WIDTH))
     assert counter.get_total_flops() <= 200_000_000
     assert pipeline.scheduler.config.beta_schedule == "scaled_linear"
+
+
+def test_cards_of_few_questions(tmp_path, monkeypatch):
+    """All that the full ones have, of 3 questions a kind and 3 names; what a link leads to stays."""
+    monkeypatch.setattr(exam, "questions", partial(exam.questions, 3))
+    monkeypatch.setattr(cards, "NAMES", NAMES[:3])
+    monkeypatch.setattr(cards, "GRID_COLUMNS", 2)
+    (cached := tmp_path / "cached").write_text("cached")
+    os.link(cached, tmp_path / "judges.json")
+    cards.write(params.load(), tmp_path / "judges.json", tmp_path / "base")
+    assert cached.read_text() == "cached"
+    made, full = (json.loads(Path(path).read_text()) for path in (tmp_path / "judges.json", "reports/judges.json"))
+    assert made.keys() == full.keys()
+    for name in ("emoji_classifier", "base"):
+        assert [one["what"] for one in made[name]["accuracies"]] == [one["what"] for one in full[name]["accuracies"]]
+    assert made["emoji_classifier"]["accuracies"] == full["emoji_classifier"]["accuracies"], (
+        "real pictures: all of them"
+    )
+    assert {one["n"] for one in made["base"]["accuracies"]} == {3}
+    with Image.open(tmp_path / "base" / "samples.png") as grid:  # two bands of two columns and five styles
+        assert grid.size == (2 * 34 + 2, 2 * 5 * 34 + 2)
+    assert (tmp_path / "base" / "losses.png").stat().st_size > 1000
 
 
 @pytest.mark.slow
@@ -230,6 +269,7 @@ def short_training(tmp_path, monkeypatch):
     monkeypatch.setattr(tokenizer, "build", words)
     monkeypatch.setattr(english, "read", lambda: None)
     monkeypatch.setattr(denoiser, "embed", lambda *_: None)
+    monkeypatch.setattr(base, "pool", pool)
     monkeypatch.setattr(base, "WORK", tmp_path / "work")
     monkeypatch.setattr("eraseflow.shards.WORK", tmp_path / "work")
     monkeypatch.setattr(base, "fingerprint", lambda *_: "0")

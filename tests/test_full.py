@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from project_clone import call, cells, clone, edit_params, few_prompts, freeze, hand_over, only, shorten
+from project_clone import call, cells, clone, edit_params, few_prompts, hand_over, only, shorten
 from project_clone import repro as run_default
 from safetensors.torch import save_file
 
@@ -214,7 +214,6 @@ def few(raw: dict) -> None:
 def test_full_beside_the_default_table(tmp_path):
     folder = clone(tmp_path)
     few_prompts(folder, 3)
-    freeze(folder, "cards")
     edit_params(folder, few)
     ran = run_default(folder)
     mine = {name: (folder / name).read_bytes() for name in ("dvc.lock", "params.yaml", "reports/table.csv")}

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import small_chain
 from small_chain import quick, run, write
-from test_report import ATTACKS, METHODS, contents, inputs, make_params  # noqa: F401  (a fixture)
+from test_report import ATTACKS, METHODS, contents, inputs, make_params, plainly  # noqa: F401  (fixtures)
 from test_report import run as make_report
 
 from eraseflow import rounds, timings
@@ -105,7 +105,7 @@ def rows_of(params: Params, cells: Path) -> pd.DataFrame:
     return pd.DataFrame(known)[timings.COLUMNS]
 
 
-def test_the_report_shows_what_is_measured_and_says_what_is_not(inputs, tmp_path):  # noqa: F811
+def test_the_report_shows_what_is_measured_and_says_what_is_not(plainly, inputs, tmp_path):  # noqa: F811
     params, plain, timed = make_params(["unicorn"]), tmp_path / "plain", tmp_path / "timed"
     timed.mkdir()
     rows_of(params, inputs / "cells").to_csv(timed / timings.FILE, index=False)
@@ -127,7 +127,7 @@ def test_the_report_shows_what_is_measured_and_says_what_is_not(inputs, tmp_path
     assert "0 of 9 trainings and attacks are measured." in (plain / "index.html").read_text()
 
 
-def test_an_attack_on_nothing_has_no_seconds(inputs, tmp_path):  # noqa: F811
+def test_an_attack_on_nothing_has_no_seconds(plainly, inputs, tmp_path):  # noqa: F811
     """The unedited model shows every prompt un-attacked: there is nothing to measure, and nothing is lacking."""
     make_report(inputs, tmp_path, make_params(["unicorn"], ["original"]))
     lines = [line for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("| original")]
