@@ -114,7 +114,7 @@ def quick() -> Iterator[None]:
         for module in (plots, page):
             patch.setattr(module, "encode", lambda figure, kind: PIXEL)
         for module in (published_figure, page):  # of the literature, whatever params.yaml says
-            patch.setattr(module, "published", lambda *_: Figure())
+            patch.setattr(module, "published", lambda *_, **__: Figure())
         patch.setattr(published, "read", lambda: FIGURES)
         yield
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from project_clone import clone, edit_params, few_prompts, shorten
+from project_clone import clone, edit_params, few_prompts, shorten, without_figures
 
 UNSHARE = ["unshare", "--user", "--map-user=12345", "--map-group=12345", "--net"]
 # The folder of the container's python, and nothing else: no home, name, language or cache.
@@ -37,6 +37,7 @@ def project(tmp_path_factory) -> Path:
     """A clone with a miniature table, in a folder whose name has spaces, quotes and letters beyond ASCII."""
     folder = clone(tmp_path_factory.mktemp("container") / "it's a “böx”")
     few_prompts(folder, 2)
+    without_figures(folder)
     edit_params(folder, shorten)
     edit_params(folder, lambda raw: raw["table"].update(methods=["uce"]))
     return folder

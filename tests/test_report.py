@@ -171,7 +171,7 @@ def report(inputs, tmp_path_factory):
 def without_figures() -> Iterator[None]:
     """With empty files in the place of figures, which take longer than all the rest of a report."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(page, "_widths", lambda draw, *columns: dict.fromkeys(columns, "data:image/svg+xml,"))
+        patch.setattr(page, "_screens", lambda *_: dict.fromkeys(("wide", "narrow"), "data:image/svg+xml,"))
         patch.setattr("eraseflow.report._save", lambda path, *_: [path.with_suffix(kind).touch() for kind in KINDS])
         patch.setattr("eraseflow.report.plots.encode", lambda *_: b"")
         yield

@@ -18,7 +18,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from miniature_sd import build
 from PIL import Image
-from project_clone import as_stage, call, cells, clone, edit_params, hand_over, only, repro
+from project_clone import as_stage, call, cells, clone, edit_params, hand_over, only, repro, without_figures
 from safetensors.torch import load_file, save_file
 
 from eraseflow import images
@@ -126,6 +126,7 @@ def chain(tmp_path_factory) -> tuple[Path, set[str]]:
     for name in CONCEPTS:
         shutil.copy(weights, folder / f"{name}.safetensors")
     data(folder)
+    without_figures(folder)
     edit_params(folder, miniaturise(folder, weights))
     return folder, repro(folder)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import kendalltau
+from scipy.stats import kendalltau, rankdata
 
 from eraseflow.metrics.rates import Rate
 from eraseflow.report import bootstrap
@@ -100,7 +100,8 @@ def _agree(theirs: pd.Series, methods: pd.Series, of: pd.DataFrame, sign: int) -
         tau, p = kendalltau(ranked, ours)
         found["tau"], found["p"] = (0.0, 1.0) if np.isnan(tau) else (tau, p)
         drawn = bootstrap.mean([bootstrap.rates(rows) for rows in by_concept])[list(methods)].to_numpy()
-        taus = [kendalltau(ranked, sample).statistic for sample in drawn]
+        samples, which = np.unique(rankdata(drawn, axis=1), axis=0, return_inverse=True)  # there are few orders
+        taus = np.array([kendalltau(ranked, ranks).statistic for ranks in samples])[which]
         found["tau_low"], found["tau_high"] = bootstrap.interval(np.nan_to_num(taus))
     found["published_order"], found["measured_order"] = _order(theirs, sign), _order(100 * ours, 1)
     return found | {"reversed": "; ".join(_reversed(ranked, ours, methods, of))}

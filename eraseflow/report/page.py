@@ -86,15 +86,17 @@ def render(params: Params, found: Findings, read: Read) -> str:
         reference=REFERENCE,
         blurs=params.report.blur and params.testbeds[params.table.testbed].safety_judge is not None,
         first=frame.iloc[0].to_dict(),
-        figures=_widths(lambda columns: fid_vs_attack(params, frame, columns), 1, 3),
-        published=_widths(lambda columns: published(params, found.figures, frame, columns), 1, 2),
+        figures=_screens(read.drawn / "fid_vs_attack.svg", fid_vs_attack, params, frame),
+        published=_screens(read.drawn / "published.svg", published, params, found.figures, frame),
         reproduced=_reproduced(params, found.reproduced),
-        sweep=_widths(lambda columns: sweep.sweep(params, found.sweep, columns), 1, 3) if len(found.sweep) else None,
+        sweep=_screens(read.drawn / "sweep" / "asr_by_threshold.svg", sweep.sweep, params, found.sweep)
+        if len(found.sweep)
+        else None,
         luck=LUCK,
         sweep_caption=sweep.CAPTION,
         budget_caption=budget.CAPTION,
         transfer_caption=transfer.CAPTION,
-        asr_vs_cost=_widths(lambda columns: asr_vs_cost(params, frame, found.costs, columns), 1, 3),
+        asr_vs_cost=_screens(read.drawn / "asr_vs_cost.svg", asr_vs_cost, params, frame, found.costs),
         cost_caption=costs.CAPTION,
         costs=costs.readable(found.costs, found.timed, collapsed.marks(frame)).to_dict("split"),
         measured=measured.said(params, found.timed),
@@ -130,9 +132,15 @@ def _picture(path: Path) -> str:
     return data_uri(path.read_bytes(), "image/png")
 
 
-def _widths(draw: Callable[[int], Figure], *columns: int) -> dict[int, str]:
-    """A figure with so many panels a row, for narrow and wide screens, as data URIs of SVGs."""
-    return {count: data_uri(encode(draw(count), "svg"), "image/svg+xml") for count in columns}
+def _screens(drawn: Path, draw: Callable[..., Figure], *arguments: Any) -> dict[str, str]:
+    """A figure for wide screens, as it is drawn in the report's folder, and with one panel a row for narrow ones."""
+    narrow = encode(draw(*arguments, columns=1), "svg")
+    return {"wide": _vector(drawn), "narrow": data_uri(narrow, "image/svg+xml")}
+
+
+def _vector(path: Path) -> str:
+    """An SVG that this report has drawn as a data URI."""
+    return data_uri(path.read_bytes(), "image/svg+xml")
 
 
 def _spans(methods: list[str]) -> list[int]:
@@ -164,11 +172,8 @@ def _concept(params: Params, found: Findings, cells: Path, concepts: Path, name:
         "per_attack": per_attack(frame, name),
         "luck": baselines.sentences(frame[frame["concept"] == name]),
         "grid": _picture(drawn / "grids" / f"{name}.png"),
-        "budget": _widths(lambda columns: budget.budget(params, found.budget, name, columns), 1, 4),
-        "transfer": [
-            data_uri(encode(transfer.transfer(found.transfer, name, attack), "svg"), "image/svg+xml")
-            for attack in params.table.transfer
-        ],
+        "budget": _screens(drawn / "budget" / f"{name}.svg", budget.budget, params, found.budget, name),
+        "transfer": [_vector(drawn / "transfer" / f"{name}_{attack}.svg") for attack in params.table.transfer],
         "kept_grid": _picture(drawn / "grids" / f"{name}_kept.png"),
         "found": found_prompts,
         "most_found": gallery.most(params),
