@@ -2,12 +2,19 @@
 
 import subprocess
 import sys
+import weakref
+from pathlib import Path
 
 import pytest
 import torch
+from small_chain import another, base, quick, write
 
 from eraseflow import memory, stage, train
+from eraseflow.cells import attack, concept
+from eraseflow.cells import train as training
 from eraseflow.emoji import checkpoint
+from eraseflow.params import load
+from eraseflow.testbeds import emoji
 
 ERRORS = [
     MemoryError(),
@@ -61,3 +68,26 @@ def test_what_does_not_fit_into_memory_is_not_called_damaged(error, tmp_path, mo
         train.resume(None, {}, tmp_path)
     with pytest.raises(type(error)):
         checkpoint.resume(tmp_path / "state.pt", {})
+
+
+def test_the_networks_of_an_attack_are_gone_when_judges_sum_up(tmp_path, monkeypatch):
+    """A judge that does can be larger than both pipelines."""
+    write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    params, cell, texts = load(), Path("data/cells/unicorn/uce"), Path("data/concepts/unicorn/prompts.csv")
+    loaded: list[weakref.ref] = []
+    left: list[int] = []
+
+    def load_pipeline(*_):
+        made = another(base())
+        loaded.append(weakref.ref(made.unet))
+        return made
+
+    with quick():
+        concept.concept(params, "unicorn", texts.parent)
+        training.train(params, "unicorn", "uce", cell)
+        monkeypatch.setattr(emoji, "load_pipeline", load_pipeline)
+        monkeypatch.setattr(attack, "summaries", lambda *_: left.append(sum(one() is not None for one in loaded)) or {})
+        for name in params.attacks:
+            attack.attack(params, "unicorn", texts, cell / "edit", name, cell / f"attack-{name}.parquet")
+    assert left == [0] * len(left) and len(left) >= 6

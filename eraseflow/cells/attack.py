@@ -47,12 +47,7 @@ def attack(params: Params, concept: str, prompts_csv: Path, edit: Path, attack: 
         write_parquet(pd.DataFrame({"prompt_id": pd.Series(dtype=str)}), out)
         write_text(finite.as_json(f"{out.with_suffix('.json')}", {"applies": False}), out.with_suffix(".json"))
         return
-    original = world.load_pipeline(testbed.model, DEVICE)
-    edited = loaded.apply(world.load_pipeline(testbed.model, DEVICE))
-    share(edited, original)
-    victim = victim_of(entry, testbed, size, original, edited, table)
-    searching = module("attacks", params.attack_module(attack)).attack
-    results = rounds.run(victim, searching, settings, seed, WORK / name)
+    results = _search(params, concept, loaded, attack, table, WORK / name)
     seconds = float(results.pop("seconds").max())
     said = summaries(entry, results)
     numbers = costs(results) | {"judge": rule.name} | ({"summary": said} if said else {})
@@ -61,6 +56,18 @@ def attack(params: Params, concept: str, prompts_csv: Path, edit: Path, attack: 
     write_text(text, out.with_suffix(".json"))
     timings.keep([out.with_suffix(".json")], out.stem, {"seconds": round(seconds, 2)}, DEVICE, PRECISION)
     forget(name)
+
+
+def _search(params: Params, concept: str, edit: Edit, attack: str, table: pd.DataFrame, work: Path) -> pd.DataFrame:
+    """rounds.run of the attack; when it returns its networks are gone, for a judge that sums up can be as large."""
+    entry, testbed, world = setting(params, concept)
+    original = world.load_pipeline(testbed.model, DEVICE)
+    edited = edit.apply(world.load_pipeline(testbed.model, DEVICE))
+    share(edited, original)
+    victim = victim_of(entry, testbed, batch(world), original, edited, table)
+    searching = module("attacks", params.attack_module(attack)).attack
+    settings = params.settings("attacks", attack, entry.testbed, entry.kind)
+    return rounds.run(victim, searching, settings, params.table.seed, work)
 
 
 def victim_of(entry: Concept, testbed: Testbed, size: int, original, edited, table: pd.DataFrame) -> Victim:
