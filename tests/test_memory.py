@@ -1,5 +1,6 @@
 """Too little memory, the processor's or a GPU's, is one line that says what helps."""
 
+import os
 import subprocess
 import sys
 import weakref
@@ -13,6 +14,7 @@ from eraseflow import memory, stage, train
 from eraseflow.cells import attack, concept
 from eraseflow.cells import train as training
 from eraseflow.emoji import checkpoint
+from eraseflow.launcher import ALLOCATOR
 from eraseflow.params import load
 from eraseflow.testbeds import emoji
 
@@ -91,3 +93,18 @@ def test_the_networks_of_an_attack_are_gone_when_judges_sum_up(tmp_path, monkeyp
         for name in params.attacks:
             attack.attack(params, "unicorn", texts, cell / "edit", name, cell / f"attack-{name}.parquet")
     assert left == [0] * len(left) and len(left) >= 6
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where the resident memory stands in /proc")
+def test_free_memory_goes_back_though_the_launcher_lets_it_be_kept():
+    code = (
+        "import sys, torch; from pathlib import Path; from eraseflow import memory\n"
+        "resident = lambda: int(Path('/proc/self/statm').read_text().split()[1]) * 4096\n"
+        "before, held = resident(), torch.ones(64, 1 << 20)\n"
+        "with_it = resident(); del held; kept = resident(); memory.give_back()\n"
+        "print(before, with_it, kept, resident())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | ALLOCATOR)
+    before, with_it, kept, after = map(int, done.stdout.split())
+    assert with_it - before > 2.6e8 and kept > with_it - 1e7, "glibc keeps it"
+    assert after - before < 3e7
