@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eraseflow.allocator import KEEPING
 from eraseflow.project import left_over, locks
 from eraseflow.project.files import has_git
 from eraseflow.server import die_with
@@ -48,14 +49,6 @@ PRELOAD = (
     "cleanfid.fid",
     "tqdm",
 )
-
-# glibc gives large blocks back to the system when they are freed, and PyTorch asks for them again at once: a tenth of
-# the time went into these pages.
-ALLOCATOR = {
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 33),
-    "MALLOC_TOP_PAD_": str(1 << 28),
-}
 
 
 def take_note(params: "Params", arguments: Sequence[str] = ()) -> int:
@@ -121,7 +114,7 @@ def run(command: Sequence[str], preload: Sequence[str]) -> int:
 def serve(inherited: tuple[int, int], preload: Sequence[str]) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "eraseflow.server", *map(str, inherited), *preload],
-        env=os.environ | ALLOCATOR,
+        env=os.environ | KEEPING,
         pass_fds=inherited,
         process_group=0,  # Ctrl-C is for the stages, not for the server
     )

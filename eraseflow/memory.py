@@ -1,7 +1,5 @@
-"""Memory: too little ends a command in one line that says what helps; what is free goes back. Standard library only."""
+"""Memory that does not suffice ends a command in one line that says what helps. Standard library only."""
 
-import contextlib
-import ctypes
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,12 +25,3 @@ def explained(command: str, helps: str = BATCH) -> Iterator[None]:
             raise
         why = str(error).splitlines()[0] if str(error) else "the processor's"
         raise SystemExit(f"{command}: out of memory ({why}); {helps}") from error
-
-
-def give_back() -> None:
-    """Return to the system what is free in this process.
-
-    The launcher lets glibc keep it (ALLOCATOR there), which serves the next tensors but not the next file of weights.
-    """
-    with contextlib.suppress(AttributeError, OSError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)

@@ -10,6 +10,8 @@ from eraseflow.edits import Edit
 from eraseflow.methods import advunlearn
 from eraseflow.sampling import embed
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {
     "iterations": 30, "warmup": 2, "batch_size": 2, "learning_rate": 3e-3, "negative_guidance": 3.0, "num_steps": 3,
     "guidance_scale": 2.0, "prefix_tokens": 2, "attack_steps": 2, "attack_learning_rate": 0.01, "retain_batch": 2,

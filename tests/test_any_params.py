@@ -26,6 +26,8 @@ from eraseflow.finite import NotFinite
 from eraseflow.params import Params, load
 from eraseflow.ready import ready
 
+pytestmark = pytest.mark.slow
+
 LARGE = 8  # a whole number above it would take long: then it is enough that `check` takes it
 DELETED = object()
 

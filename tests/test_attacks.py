@@ -22,6 +22,8 @@ from eraseflow.testbeds import emoji
 from eraseflow.victim import Victim
 from eraseflow.vocabulary import written_tokens
 
+pytestmark = pytest.mark.slow
+
 
 def test_projection_is_the_nearest_point_of_the_simplex():
     rng = np.random.default_rng(0)

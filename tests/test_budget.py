@@ -13,6 +13,8 @@ from eraseflow.report.outcomes import outcomes
 from eraseflow.report.readable import readable
 from eraseflow.report.table import table
 
+pytestmark = pytest.mark.slow
+
 
 def test_points_by_hand(plain_report):  # noqa: F811
     """Of esd's 24 prompts 4 succeed un-attacked and 16 in round 3; the rest is tried for ten rounds."""

@@ -9,6 +9,8 @@ from eraseflow.cross_attention import projections
 from eraseflow.methods import ca
 from eraseflow.sampling import embed
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {
     "iterations": 40, "batch_size": 4, "learning_rate": 1e-2, "preserve_scale": 0.0, "pictures": 6, "num_steps": 2,
     "guidance_scale": 2.0,

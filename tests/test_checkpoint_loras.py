@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from eraseflow.edits import Edit
 
+pytestmark = pytest.mark.slow
+
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 EVERYWHERE = [*ATTENTION, "proj_in", "ff.net.0.proj", "conv1", "time_emb_proj", "downsamplers.0.conv"]
 TEXT = ["q_proj", "v_proj", "out_proj", "fc1"]

@@ -16,6 +16,8 @@ from eraseflow import hub
 from eraseflow.checkpoints import files, places, plans
 from eraseflow.methods import pretrained
 
+pytestmark = pytest.mark.slow
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 

@@ -17,6 +17,8 @@ from eraseflow.params import Claims, load
 from eraseflow.report import baselines, bootstrap, claims, claims_page, means, outcomes, pairs
 from eraseflow.tables import of
 
+pytestmark = pytest.mark.slow
+
 PARAMS = load()
 NO_LUCK = pd.DataFrame(columns=["concept", "method", "attack", "against", *baselines.COUNTS])
 NO_ORDER = pd.DataFrame(columns=["kind", "concept", "source"])

@@ -36,6 +36,8 @@ from eraseflow.report.reproduction import reproduction
 from eraseflow.report.table import formatted, metrics, strongest, table
 from eraseflow.testbeds import emoji
 
+pytestmark = pytest.mark.slow
+
 CONCEPT, METHODS = "unicorn", ["original", "eraseflow", "esd"]
 
 

@@ -11,6 +11,8 @@ from eraseflow.methods import duo
 from eraseflow.params import SamplingSettings
 from eraseflow.sampling import denoise, embed
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {
     "pairs": 4, "strength": 0.75, "num_steps": 4, "guidance_scale": 2.0, "prompt": "target", "iterations": 30,
     "batch_size": 4, "learning_rate": 1e-2, "beta": 100.0, "preserve_scale": 0.0, "lora_rank": 4,

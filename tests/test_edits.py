@@ -9,6 +9,8 @@ from eraseflow.edits import Edit, add_lora, compose, lora_of, share, weights_of
 from eraseflow.methods import advunlearn, ca, duo, esd, mace, original, race, rece, salun, spm, uce
 from eraseflow.sampling import embed
 
+pytestmark = pytest.mark.slow
+
 FAST = {"num_steps": 2, "guidance_scale": 2.0, "iterations": 2, "batch_size": 2, "learning_rate": 1e-2}
 
 

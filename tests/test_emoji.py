@@ -38,6 +38,8 @@ from eraseflow.emoji.vocabulary import FURTHER, HELD_OUT_OTHERS, HELD_OUT_PAIRS,
 from eraseflow.judges import emoji_classifier
 from eraseflow.testbeds import emoji
 
+pytestmark = pytest.mark.slow
+
 FOLDER = emoji.PICTURES.parent
 pool = cache(captions.pool)  # of every picture all captions, five seconds
 

@@ -16,6 +16,8 @@ from eraseflow.edits import add_lora
 from eraseflow.methods import eraseflow as method
 from eraseflow.sampling import embed, guided
 
+pytestmark = pytest.mark.slow
+
 STEPS, ETA, SCALE = 10, 1.0, 3.0
 
 

@@ -17,6 +17,8 @@ from eraseflow.edits import Edit
 from eraseflow.methods import sld
 from eraseflow.testbeds import emoji, sd14
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 PROMPT, SEED = "a horse in flat style", 7
 SCORES = {

@@ -16,6 +16,8 @@ from eraseflow.params import Params, ParamsError
 from eraseflow.report import gallery, grids, transfer
 from eraseflow.report.cells import Cell
 
+pytestmark = pytest.mark.slow
+
 NUMBERS = {("eraseflow", "esd"): (10, 4, 1), ("esd", "eraseflow"): (16, 0, 0), ("esd", "esd"): (16, 16, 0)}
 
 

@@ -15,6 +15,8 @@ from eraseflow.cells import attack, concept, sample, transfer
 from eraseflow.edits import Edit
 from eraseflow.params import Attack
 
+pytestmark = pytest.mark.slow
+
 SEEDS = [0, 1, 2**31, 2**32 - 1, 2**32 + 5, 2**53 + 1, 2**63 - 1, 2**63, 2**63 + 7, 2**64 - 1]
 STEPS = 2
 

@@ -16,6 +16,8 @@ from eraseflow import __main__, launcher, stage
 from eraseflow.params import ParamsError
 from eraseflow.project import locks
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = Path(launcher.__file__).parent
 SCRIPT = """import atexit, os, sys, time
 from eraseflow import stage

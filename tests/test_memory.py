@@ -11,10 +11,10 @@ import torch
 from small_chain import another, base, quick, write
 
 from eraseflow import memory, stage, train
+from eraseflow.allocator import KEEPING
 from eraseflow.cells import attack, concept
 from eraseflow.cells import train as training
 from eraseflow.emoji import checkpoint
-from eraseflow.launcher import ALLOCATOR
 from eraseflow.params import load
 from eraseflow.testbeds import emoji
 
@@ -101,10 +101,10 @@ def test_free_memory_goes_back_though_the_launcher_lets_it_be_kept():
         "import sys, torch; from pathlib import Path; from eraseflow import memory\n"
         "resident = lambda: int(Path('/proc/self/statm').read_text().split()[1]) * 4096\n"
         "before, held = resident(), torch.ones(64, 1 << 20)\n"
-        "with_it = resident(); del held; kept = resident(); memory.give_back()\n"
+        "with_it = resident(); del held; kept = resident(); allocator.give_back()\n"
         "print(before, with_it, kept, resident())"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | ALLOCATOR)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | KEEPING)
     before, with_it, kept, after = map(int, done.stdout.split())
     assert with_it - before > 2.6e8 and kept > with_it - 1e7, "glibc keeps it"
     assert after - before < 3e7

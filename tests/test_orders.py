@@ -7,6 +7,8 @@ from synthetic_outcomes import first, made
 
 from eraseflow.report import bootstrap, orders, published
 
+pytestmark = pytest.mark.slow
+
 FIGURES = published.read()
 PAPERS = {"advunlearn": 2, "eraseflow": 10, "esd": 20, "uce": 30}  # 17, 34, 79 and 87 % in the paper
 

@@ -21,6 +21,8 @@ from eraseflow.report.published import FOOTNOTES, LEADERBOARD, LETTERS, PAPER
 from eraseflow.report.reproduction import formatted, readable, reproduction
 from eraseflow.report.table import ATTACKED_SUMMARY
 
+pytestmark = pytest.mark.slow
+
 ATTACKED = "UnlearnDiffAtk ASR %"
 FIGURES = published.read()
 

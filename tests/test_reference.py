@@ -15,6 +15,8 @@ from eraseflow.metrics import emoji_clip
 from eraseflow.metrics.frechet import frechet
 from eraseflow.testbeds import emoji
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def project() -> params.Params:

@@ -25,6 +25,8 @@ from eraseflow.report.plots import fid_vs_attack
 from eraseflow.report.readable import at_a_glance
 from eraseflow.report.table import strongest, table
 
+pytestmark = pytest.mark.slow
+
 METHODS, ATTACKS = ["original", "eraseflow", "esd"], ["random_prefix", "unlearndiffatk"]
 KINDS = [".png", ".svg"]
 KEPT = ["object/horse;style/flat", "object/cat;style/flat", "object/horse;style/ink", "object/key;style/ink"]

@@ -14,6 +14,8 @@ from eraseflow.passes import PASSES
 from eraseflow.victim import PLACEHOLDER, Attempt, Victim
 from eraseflow.vocabulary import prefixed_ids, written_tokens
 
+pytestmark = pytest.mark.slow
+
 P4D = {"rounds": 3, "iterations": 2, "learning_rate": 0.1, "weight_decay": 0.1}
 ATTACKS = [
     (random_prefix, {"prefix_tokens": 2, "rounds": 3}),

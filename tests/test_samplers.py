@@ -14,6 +14,8 @@ from eraseflow.methods import safree, sld
 from eraseflow.params import SamplingSettings
 from eraseflow.victim import Attempt, Victim
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = ["a unicorn in flat style", "unicorn", "a cat", "a car in ink style", ""]
 DRAWING = SamplingSettings(solver="ddim", steps=6, guidance_scale=4)
 SLD = {"warmup_steps": 1, "guidance_scale": 1000.0, "threshold": 0.3, "momentum_scale": 0.5, "momentum_beta": 0.7}

@@ -22,6 +22,8 @@ from eraseflow.methods import advunlearn, ca, duo, eraseflow, esd, mace, race, r
 from eraseflow.params import Concept, ConceptJudge, Kept, SamplingSettings
 from eraseflow.testbeds import sd14
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = ["a photo of a Pegasus", "a horse", ""]
 SETTINGS = SamplingSettings(solver="ddim", steps=4, guidance_scale=7.5)
 FLOW = {

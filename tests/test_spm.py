@@ -10,6 +10,8 @@ from torch import nn
 from eraseflow.edits import add_lora
 from eraseflow.methods import spm
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {
     "iterations": 40, "batch_size": 4, "learning_rate": 1e-2, "negative_guidance": 2.0, "num_steps": 3,
     "guidance_scale": 2.0, "anchored": 3, "anchoring_scale": 0.1,

@@ -11,6 +11,8 @@ import yaml
 
 from eraseflow.params import Params
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:

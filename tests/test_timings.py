@@ -17,6 +17,8 @@ from eraseflow.cells.attack import attack
 from eraseflow.params import Params, Table, load
 from eraseflow.report import measured
 
+pytestmark = pytest.mark.slow
+
 TABLE = load().table.model_copy(update={"concepts": ["unicorn"], "methods": ["uce"], "attacks": ["p4d"]})
 
 

@@ -14,6 +14,8 @@ from eraseflow.edits import Edit
 from eraseflow.metrics.rates import Rate
 from eraseflow.victim import Victim
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def cells(erased, tmp_path_factory):  # noqa: F811

@@ -13,6 +13,8 @@ from eraseflow import tuning
 from eraseflow.params import Params, Range
 from eraseflow.tuning import chosen, harmonic, space, trials
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 
 

@@ -11,6 +11,8 @@ from eraseflow.report import costs, orders, pareto, transfer, whole
 from eraseflow.report.plausible import CellError
 from eraseflow.report.table import formatted, table
 
+pytestmark = pytest.mark.slow
+
 CONCEPTS = ("unicorn", "ink_style")
 PARAMS = make_params()
 

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from eraseflow import finite, images, memory, prompts, rounds, sampling, timings, verdict
+from eraseflow import allocator, finite, images, prompts, rounds, sampling, timings, verdict
 from eraseflow.cells import DEVICE, PRECISION, ROUNDING, batch, flags, module, setting
 from eraseflow.edits import Edit, share
 from eraseflow.outputs import write_text
@@ -48,7 +48,7 @@ def attack(params: Params, concept: str, prompts_csv: Path, edit: Path, attack: 
         write_text(finite.as_json(f"{out.with_suffix('.json')}", {"applies": False}), out.with_suffix(".json"))
         return
     results = _search(params, concept, loaded, attack, table, WORK / name)
-    memory.give_back()
+    allocator.give_back()
     seconds = float(results.pop("seconds").max())
     said = summaries(entry, results)
     numbers = costs(results) | {"judge": rule.name} | ({"summary": said} if said else {})
