@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import gc
 
 # glibc gives large blocks back to the system when they are freed, and PyTorch asks for them again at once: a tenth of
 # the time went into these pages. These variables, set before a process starts, let it keep them.
@@ -14,5 +15,6 @@ KEEPING = {
 
 def give_back() -> None:
     """Return what is free to the system: kept, it serves the next tensors, but not the next file of weights."""
+    gc.collect()  # what holds itself, as an error does whose frames hold it
     with contextlib.suppress(AttributeError, OSError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,9 +1,11 @@
 """Pinned files against a Hub of our own on this machine, reached by the real huggingface_hub; failures are lines."""
 
+import gc
 import hashlib
 import json
 import os
 import threading
+import weakref
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -241,6 +243,23 @@ def test_the_hub_is_asked_once_where_nobody_answers(filled, monkeypatch):
     once = len(waited)
     assert hub.snapshot(SOURCE) == filled and hub.file(SOURCE, WEIGHTS) and len(waited) == once
     assert os.environ["HF_HUB_OFFLINE"] == "1"  # of the stages
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_why_the_hub_did_not_answer_holds_nothing_else(filled, monkeypatch, offline):
+    """An error has the frames that it came through, and these what was loaded there: two pipelines of 4 GB each."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
+
+    def stage() -> weakref.ref:
+        network = threading.Event()
+        assert hub.snapshot(SOURCE) == hub.snapshot(SOURCE) == filled and hub.hashes.out_of_reach
+        return weakref.ref(network)
+
+    loaded = stage()
+    gc.collect()
+    assert loaded() is None
 
 
 @pytest.mark.parametrize("answer", [(500, None), (401, "RepoNotFound"), (429, None)])

@@ -5,6 +5,7 @@ from what huggingface_hub has kept: its listing of the commit or, where it has n
 names of its blobs, which are these hashes. There snapshots/<commit>/<file> is a link to blobs/<hash>.
 """
 
+import copy
 import hashlib
 import json
 import os
@@ -54,14 +55,14 @@ def _asked(address: dict[str, Any]) -> dict[str, Any]:
     """By the Hub. Where it is out of reach that takes half a minute or more to find out: once, stages included."""
     global out_of_reach
     if out_of_reach:
-        raise out_of_reach
+        raise copy.copy(out_of_reach)
     try:
         entries = hf.HfApi().list_repo_tree(**address, recursive=True)
         files = [entry for entry in entries if isinstance(entry, hf.RepoFile)]
         return {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in files}
     except FAILURES as error:
         if not isinstance(error, errors.HfHubHTTPError | ValueError):
-            out_of_reach = error
+            out_of_reach = copy.copy(error)  # itself it holds all frames above, and the networks that are loaded there
             os.environ["HF_HUB_OFFLINE"] = "1"
         raise
 
