@@ -98,7 +98,7 @@ def test_the_networks_of_an_attack_are_gone_when_judges_sum_up(tmp_path, monkeyp
 @pytest.mark.skipif(sys.platform != "linux", reason="where the resident memory stands in /proc")
 def test_free_memory_goes_back_though_the_launcher_lets_it_be_kept():
     code = (
-        "import sys, torch; from pathlib import Path; from eraseflow import memory\n"
+        "import sys, torch; from pathlib import Path; from eraseflow import allocator\n"
         "resident = lambda: int(Path('/proc/self/statm').read_text().split()[1]) * 4096\n"
         "before, held = resident(), torch.ones(64, 1 << 20)\n"
         "with_it = resident(); del held; kept = resident(); allocator.give_back()\n"
