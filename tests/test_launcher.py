@@ -37,7 +37,7 @@ def project(tmp_path):
     """A project of its own with the modules under test, to which a stage script can be written."""
     (tmp_path / "stages").mkdir()
     (tmp_path / "eraseflow").mkdir()
-    for module in ("__init__", "finite", "home", "launcher", "memory", "outputs", "server", "stage"):
+    for module in ("__init__", "allocator", "finite", "home", "launcher", "memory", "outputs", "server", "stage"):
         shutil.copy(PACKAGE / f"{module}.py", tmp_path / "eraseflow")
     shutil.copytree(PACKAGE / "project", tmp_path / "eraseflow" / "project")
     return tmp_path
