@@ -150,10 +150,9 @@ def test_cards_of_few_questions(tmp_path, monkeypatch):
     assert (tmp_path / "base" / "losses.png").stat().st_size > 1000
 
 
-@pytest.mark.slow
 def test_base_model_reads_english():
-    """A sixth of what reports/judges.json tells, with room for the smaller sample."""
-    asked = exam.questions(84)
+    """A twelfth of what reports/judges.json tells, with room for the smaller sample."""
+    asked = exam.questions(42)
     pipeline = emoji.load_pipeline("models/emoji", "cpu")
     settings, count = params.load().testbeds["emoji"].sampling, len(asked)
     drawn = sampling.sample(
