@@ -29,6 +29,8 @@ from eraseflow.emoji.vocabulary import (
 )  # fmt: skip
 from eraseflow.vocabulary import written_tokens
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = Path("prompts/emoji")
 
 

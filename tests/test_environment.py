@@ -12,6 +12,8 @@ import torch
 from eraseflow import environment
 from eraseflow.testbeds import sd14
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch):

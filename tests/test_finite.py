@@ -18,6 +18,8 @@ from eraseflow.methods import advunlearn, ca, duo, eraseflow, esd, mace, race, r
 from eraseflow.own_pictures import denoised
 from eraseflow.params import SamplingSettings
 
+pytestmark = pytest.mark.slow
+
 NAN = float("nan")
 DRAWING = SamplingSettings(solver="ddim", steps=4, guidance_scale=2)
 FAST = {"num_steps": 2, "guidance_scale": 2.0, "iterations": 3, "batch_size": 2, "learning_rate": 1e-2}

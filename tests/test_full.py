@@ -20,6 +20,8 @@ from eraseflow.params import Method, load
 from eraseflow.project import files
 from eraseflow.report import whole
 
+pytestmark = pytest.mark.slow
+
 PARAMS = load()
 RECORD = full.REPORT / "rose" / "dvc.lock"
 

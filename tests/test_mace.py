@@ -8,6 +8,8 @@ from eraseflow.cross_attention import RIDGE, attention_maps, projections
 from eraseflow.methods import mace
 from eraseflow.sampling import embed
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {
     "preserve_scale": 0.1, "fuse_scale": 0.1, "lora_rank": 2, "iterations": 20, "batch_size": 4, "learning_rate": 3e-2,
     "pictures": 4, "mask_threshold": 0.6, "num_steps": 3, "guidance_scale": 2.0,

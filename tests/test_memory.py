@@ -72,6 +72,7 @@ def test_what_does_not_fit_into_memory_is_not_called_damaged(error, tmp_path, mo
         checkpoint.resume(tmp_path / "state.pt", {})
 
 
+@pytest.mark.slow
 def test_the_networks_of_an_attack_are_gone_when_judges_sum_up(tmp_path, monkeypatch):
     """A judge that does can be larger than both pipelines."""
     write(tmp_path)

@@ -8,6 +8,8 @@ import torch
 from eraseflow.cross_attention import RIDGE
 from eraseflow.methods import esd, uce
 
+pytestmark = pytest.mark.slow
+
 
 def test_esd_goal_is_equation_7(pipeline):
     latents, target, empty = torch.randn(3, 4, 8, 8), torch.randn(3, 24, 32), torch.randn(1, 24, 32)

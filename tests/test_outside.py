@@ -13,6 +13,8 @@ from eraseflow import params, rows
 from eraseflow.cells import concept as cell
 from eraseflow.outside import content, notes
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 CONCEPTS = ["nudity", "van_gogh", "caravaggio"]
 

@@ -15,6 +15,8 @@ from eraseflow.report.cells import Cell, read_reference
 from eraseflow.report.plausible import CellError
 from eraseflow.report.table import table
 
+pytestmark = pytest.mark.slow
+
 NAN, INF = float("nan"), float("inf")
 CELL = Path("cells/unicorn/eraseflow")
 

@@ -6,6 +6,8 @@ from conftest import miniature
 from eraseflow.erasing_goal import trained_names
 from eraseflow.methods import race
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {
     "esd_iterations": 2, "iterations": 2, "batch_size": 2, "learning_rate": 1e-3, "negative_guidance": 1.0,
     "num_steps": 3, "guidance_scale": 2.0, "variant": "x", "epsilon": 0.3, "attack_steps": 8,

@@ -11,6 +11,8 @@ from eraseflow.metrics.rates import Rate
 from eraseflow.report import costs, pareto
 from eraseflow.report.table import table
 
+pytestmark = pytest.mark.slow
+
 
 def measured(asrs: dict[str, int], fds=None, concept="weapon", attack="unlearndiffatk") -> pd.DataFrame:
     """Rows of the comparison table with these successes of 36 prompts."""

@@ -6,6 +6,8 @@ import torch
 from eraseflow.cross_attention import RIDGE, projections
 from eraseflow.methods import rece, uce
 
+pytestmark = pytest.mark.slow
+
 
 def weights(count: int = 3, width: int = 6) -> list[torch.Tensor]:
     return list(torch.randn(count, 5, width, dtype=torch.float64))

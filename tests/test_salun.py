@@ -9,6 +9,8 @@ import torch
 from eraseflow.fine_tuning import FineTuning
 from eraseflow.methods import salun
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {
     "iterations": 30, "batch_size": 4, "learning_rate": 3e-3, "preserve_scale": 0.0, "saliency_batches": 3,
     "pictures": 6, "num_steps": 2, "guidance_scale": 2.0,
