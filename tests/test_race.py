@@ -1,5 +1,6 @@
 """RACE: the perturbation that it trains under, and that it begins as ESD."""
 
+import pytest
 import torch
 from conftest import miniature
 
