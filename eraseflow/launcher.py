@@ -41,6 +41,7 @@ PRELOAD = (
     "diffusers.schedulers.scheduling_dpmsolver_multistep",
     "transformers.models.clip.modeling_clip",
     "transformers.models.clip.tokenization_clip",
+    "transformers.conversion_mapping",
     "peft",
     "pandas",
     "pyarrow.parquet",

@@ -9,6 +9,7 @@ code as it is now.
 import atexit
 import contextlib
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -35,6 +36,14 @@ def die_with(parent: int, number: int) -> None:
         ctypes.CDLL(None).prctl(1, int(number))  # PR_SET_PDEATHSIG
         if os.getppid() != parent:  # it has ended meanwhile
             os.kill(os.getpid(), number)
+
+
+def warm() -> None:
+    """Do what each stage would do again: transformers lists all renamed weights when the first model is loaded."""
+    if renamed := sys.modules.get("transformers.conversion_mapping"):
+        renamed.get_checkpoint_conversion_mapping("clip")
+    gc.collect()
+    gc.freeze()  # so that a stage's collections pass over what is imported, and do not copy its pages
 
 
 def serve(listener: socket.socket, lifeline: int) -> dict:
@@ -124,5 +133,6 @@ if __name__ == "__main__":
     for module in sys.argv[3:]:
         with contextlib.suppress(ImportError):  # the stage that needs it will say so
             importlib.import_module(module)
+    warm()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     become(serve(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])))

@@ -145,7 +145,7 @@ def up_to_date() -> bool:
 
     A `dvc repro` that ends well need not have made anything, as with --dry or --single-item.
     """
-    return not json.loads(_call(Path(), sys.executable, "-m", "dvc", "status", "--json", "--with-deps", "report"))
+    return not json.loads(_call(Path(), *launcher.DVC, "status", "--json", "--with-deps", "report"))
 
 
 def unchanged() -> bool:

@@ -70,3 +70,35 @@ def test_a_linked_dvc_lock_stays_a_link(project, tmp_path_factory):
     Path("dvc.lock").symlink_to(elsewhere)
     assert repro("b").returncode == 0
     assert Path("dvc.lock").is_symlink() and "  b:" in elsewhere.read_text()
+
+
+def test_it_is_what_dvc_itself_writes(project, tmp_path_factory):
+    """A stage that is new, one that has changed and stands first, and one with params, which two stages read."""
+    Path("params.yaml").write_text("one: {rate: 1.0e-3, names: [x, y], text: 'yes'}\ntwo: null\n")
+    stages = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
+    stages["a"]["cmd"] += " && echo and a command that is so long that it is written in more than one line of the file"
+    stages |= {name: {"cmd": f"cp a {name}", "deps": ["a"], "params": ["one", "two"], "outs": [name]} for name in "cd"}
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    theirs = shutil.copytree(project, tmp_path_factory.mktemp("theirs") / "project")
+    assert repro().returncode == 0
+    plain = [sys.executable, "-m", "dvc", "repro"]
+    subprocess.run(plain, cwd=theirs, env=launcher.environment(), check=True, capture_output=True)
+    assert Path("dvc.lock").read_bytes() == (theirs / "dvc.lock").read_bytes()
+    assert list(yaml.safe_load(Path("dvc.lock").read_text())["stages"]) == ["a", "b", "c", "d"]
+
+
+def test_what_somebody_has_added_to_it_stays(project):
+    with Path("dvc.lock").open("a") as lock:
+        lock.write("datasets: []\n")
+    assert repro("b").returncode == 0
+    assert {"stages", "datasets"} <= set(yaml.safe_load(Path("dvc.lock").read_text()))
+
+
+def test_an_edit_of_params_between_two_stages_is_seen(project):
+    """The first of them makes it."""
+    Path("params.yaml").write_text("rate: 1\n")
+    first = {"cmd": "echo 'rate: 2' > params.yaml && echo 1 > first", "outs": ["first"]}
+    then = {"cmd": "cp params.yaml then", "deps": ["first"], "params": ["rate"], "outs": ["then"]}
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": {"first": first, "then": then}}))
+    assert repro().returncode == 0
+    assert yaml.safe_load(Path("dvc.lock").read_text())["stages"]["then"]["params"] == {"params.yaml": {"rate": 2}}
