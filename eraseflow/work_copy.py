@@ -5,8 +5,7 @@ of the folder in which it runs: so each runs in a folder of its own, which has i
 folders share one cache, so none computes a cell again that another has made. DVC runs one stage at a time in a folder;
 workers run several tables at once.
 
-Tables had better be small. DVC writes dvc.lock anew after each stage, some 10 ms for each stage in it: with a thousand
-stages in one folder hours in all.
+Tables had better be small: each run looks at all stages of its folder, a tenth of a second each.
 """
 
 import contextlib
@@ -137,13 +136,13 @@ def _run_table(
             return code
         if fresh and not arguments and (published / LOCK).exists() and unchanged():
             return None
-        return launcher.repro(arguments) or (0 if up_to_date() else NOTHING_MADE)
+        return launcher.repro(arguments) or (0 if not arguments or up_to_date() else NOTHING_MADE)
 
 
 def up_to_date() -> bool:
     """Whether this folder's report, and all that it is made from, is as dvc.yaml, code, params and dvc.lock say.
 
-    A `dvc repro` that ends well need not have made anything, as with --dry or --single-item.
+    A `dvc repro` with arguments that ends well need not have made anything, as with --dry or --single-item.
     """
     return not json.loads(_call(Path(), *launcher.DVC, "status", "--json", "--with-deps", "report"))
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import pandas as pd
 import torch
@@ -47,7 +48,14 @@ def attack(params: Params, concept: str, prompts_csv: Path, edit: Path, attack: 
         write_parquet(pd.DataFrame({"prompt_id": pd.Series(dtype=str)}), out)
         write_text(finite.as_json(f"{out.with_suffix('.json')}", {"applies": False}), out.with_suffix(".json"))
         return
-    results = _search(params, concept, loaded, attack, table, WORK / name)
+    search = partial(
+        rounds.run,
+        attack=module("attacks", params.attack_module(attack)).attack,
+        settings=settings,
+        seed=seed,
+        work=WORK / name,
+    )
+    results = _searched(search, loaded, entry, testbed, world, table)
     allocator.give_back()
     seconds = float(results.pop("seconds").max())
     said = summaries(entry, results)
@@ -59,16 +67,19 @@ def attack(params: Params, concept: str, prompts_csv: Path, edit: Path, attack: 
     forget(name)
 
 
-def _search(params: Params, concept: str, edit: Edit, attack: str, table: pd.DataFrame, work: Path) -> pd.DataFrame:
-    """rounds.run of the attack; when it returns its networks are gone, for a judge that sums up can be as large."""
-    entry, testbed, world = setting(params, concept)
+def _searched(
+    search: Callable[[Victim], pd.DataFrame],
+    edit: Edit,
+    entry: Concept,
+    testbed: Testbed,
+    world: ModuleType,
+    table: pd.DataFrame,
+) -> pd.DataFrame:
+    """What `search` finds; when this returns its networks are gone, for a judge that sums up can be as large."""
     original = world.load_pipeline(testbed.model, DEVICE)
     edited = edit.apply(world.load_pipeline(testbed.model, DEVICE))
     share(edited, original)
-    victim = victim_of(entry, testbed, batch(world), original, edited, table)
-    searching = module("attacks", params.attack_module(attack)).attack
-    settings = params.settings("attacks", attack, entry.testbed, entry.kind)
-    return rounds.run(victim, searching, settings, params.table.seed, work)
+    return search(victim_of(entry, testbed, batch(world), original, edited, table))
 
 
 def victim_of(entry: Concept, testbed: Testbed, size: int, original, edited, table: pd.DataFrame) -> Victim:

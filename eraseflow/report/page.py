@@ -36,6 +36,7 @@ from eraseflow.report.table import REFERENCE
 from eraseflow.report.templates import template
 
 PACKAGES = ["torch", "diffusers", "transformers"]
+TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,7 @@ def render(params: Params, found: Findings, read: Read) -> str:
         figures=_screens(read.drawn / "fid_vs_attack.svg", fid_vs_attack, params, frame),
         published=_screens(read.drawn / "published.svg", published, params, found.figures, frame),
         reproduced=_reproduced(params, found.reproduced),
-        sweep=_screens(read.drawn / "sweep" / "asr_by_threshold.svg", sweep.sweep, params, found.sweep)
-        if len(found.sweep)
-        else None,
+        sweep=_swept(read.drawn, params, found),
         luck=LUCK,
         sweep_caption=sweep.CAPTION,
         budget_caption=budget.CAPTION,
@@ -104,13 +103,13 @@ def render(params: Params, found: Findings, read: Read) -> str:
         orders=found.orders.to_dict("records"),
         orders_note=orders.NOTE,
         orders_at_first=[orders.sentence(row) for row in orders.first(found.orders).to_dict("records")],
-        training=_picture(training) if training.is_file() else None,
+        training=_image(training) if training.is_file() else None,
         concepts=[
             _concept(params, found, read.cells, read.concepts, name, read.drawn) for name in params.table.concepts
         ],
         judges=_judges(read.judges),
         real=read_reference(read.reference),
-        base={name: _picture(read.base / f"{name}.png") for name in ("losses", "samples")},
+        base={name: _image(read.base / f"{name}.png") for name in ("losses", "samples")},
         versions={name: version(name).partition("+")[0] for name in PACKAGES},  # without what it was built for
     )
 
@@ -125,22 +124,24 @@ def _reproduced(params: Params, reproduced: pd.DataFrame) -> dict[str, Any] | No
     return {"rows": rows, "notes": notes}
 
 
-def _picture(path: Path) -> str:
-    """A PNG file as a data URI."""
+def _image(path: Path) -> str:
+    """A PNG or SVG file as a data URI."""
     if not path.is_file():
         raise CellError(f"{path}: missing, but the page shows it; run `dvc repro`")
-    return data_uri(path.read_bytes(), "image/png")
+    return data_uri(path.read_bytes(), TYPES[path.suffix])
+
+
+def _swept(drawn: Path, params: Params, found: Findings) -> dict[str, str] | None:
+    """The rates by threshold, where a judge of the table has one."""
+    if found.sweep.empty:
+        return None
+    return _screens(drawn / "sweep" / "asr_by_threshold.svg", sweep.sweep, params, found.sweep)
 
 
 def _screens(drawn: Path, draw: Callable[..., Figure], *arguments: Any) -> dict[str, str]:
     """A figure for wide screens, as it is drawn in the report's folder, and with one panel a row for narrow ones."""
     narrow = encode(draw(*arguments, columns=1), "svg")
-    return {"wide": _vector(drawn), "narrow": data_uri(narrow, "image/svg+xml")}
-
-
-def _vector(path: Path) -> str:
-    """An SVG that this report has drawn as a data URI."""
-    return data_uri(path.read_bytes(), "image/svg+xml")
+    return {"wide": _image(drawn), "narrow": data_uri(narrow, TYPES[".svg"])}
 
 
 def _spans(methods: list[str]) -> list[int]:
@@ -171,10 +172,10 @@ def _concept(params: Params, found: Findings, cells: Path, concepts: Path, name:
         "spans": _spans(frame.loc[frame["concept"] == name, "method"].tolist()),
         "per_attack": per_attack(frame, name),
         "luck": baselines.sentences(frame[frame["concept"] == name]),
-        "grid": _picture(drawn / "grids" / f"{name}.png"),
+        "grid": _image(drawn / "grids" / f"{name}.png"),
         "budget": _screens(drawn / "budget" / f"{name}.svg", budget.budget, params, found.budget, name),
-        "transfer": [_vector(drawn / "transfer" / f"{name}_{attack}.svg") for attack in params.table.transfer],
-        "kept_grid": _picture(drawn / "grids" / f"{name}_kept.png"),
+        "transfer": [_image(drawn / "transfer" / f"{name}_{attack}.svg") for attack in params.table.transfer],
+        "kept_grid": _image(drawn / "grids" / f"{name}_kept.png"),
         "found": found_prompts,
         "most_found": gallery.most(params),
     }
