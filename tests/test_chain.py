@@ -120,7 +120,7 @@ def test_new_methods_add_exactly_their_cells_and_editing_one_reruns_only_it(chai
     trained = {"methods", "train@unicorn-esd", "train@unicorn-esd_u+safree"}
     assert trained <= ran <= trained | {"report"}
 
-    edit_params(chain, lambda raw: raw["methods"]["esd"]["emoji"].update(learning_rate=2.0e-3))
+    edit_params(chain, lambda raw: raw["methods"]["esd"]["emoji"]["kinds"]["fine_grained"].update(learning_rate=2.0e-3))
     assert repro(chain) == cells(["unicorn"], ["esd"], attacks) | {"methods", "report"}
 
     module = chain / "eraseflow" / "methods" / "safree.py"

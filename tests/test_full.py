@@ -268,12 +268,6 @@ def test_full_beside_the_default_table(tmp_path):
 
     assert run() == [], "nothing to do runs nothing"
 
-    published = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    edit_params(folder, lambda raw: raw["methods"]["uce"]["emoji"].update(preserve_scale=0.5))
-    dry = call(folder, "python", "-m", "eraseflow", "full", "weapon", "--", "--dry").stdout
-    assert "weapon: no report made" in dry and published == {path: path.read_bytes() for path in published}
-    edit_params(folder, lambda raw: raw["methods"]["uce"]["emoji"].update(preserve_scale=1.0))
-
     # A machine that has neither copies nor cache: what is published stays.
     published = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     shutil.rmtree(folder / ".work")

@@ -86,11 +86,11 @@ def test_the_networks_of_an_attack_are_gone_when_judges_sum_up(tmp_path, monkeyp
         loaded.extend(weakref.ref(part) for part in (made.unet, made.vae, made.text_encoder))
         return made
 
-    with quick():
+    with quick(), pytest.MonkeyPatch.context() as patch:
         concept.concept(params, "unicorn", texts.parent)
         training.train(params, "unicorn", "uce", cell)
-        monkeypatch.setattr(emoji, "load_pipeline", load_pipeline)
-        monkeypatch.setattr(attack, "summaries", lambda *_: left.append(sum(one() is not None for one in loaded)) or {})
+        patch.setattr(emoji, "load_pipeline", load_pipeline)
+        patch.setattr(attack, "summaries", lambda *_: left.append(sum(one() is not None for one in loaded)) or {})
         for name in params.attacks:
             attack.attack(params, "unicorn", texts, cell / "edit", name, cell / f"attack-{name}.parquet")
     assert left == [0] * len(left) and len(left) >= 6

@@ -38,7 +38,7 @@ def test_parts_settings_and_code_of_each_row(everything, tmp_path):
     raw = everything.methods["esd_u"].on["emoji"]
     assert not others and esd_u["module"] == "esd" and esd_u["outside"] == {}
     plain = {key: value for key, value in raw.items() if key != "kinds"}
-    assert esd_u["settings"] == plain, "of another kind's settings nothing"
+    assert esd_u["settings"] == plain | raw["kinds"]["fine_grained"], "of another kind's settings nothing"
     assert found[Path("emoji/esd_u/ink_style")][0]["settings"] == plain | raw["kinds"]["style"]
     flow, safree = (found[Path(f"sd14/{row}/nudity")] for row in ("eraseflow", "safree"))
     assert found[Path("sd14/eraseflow+safree/nudity")] == flow + safree

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dvc.cli import main
-from dvc.dvcfile import Lockfile
+from dvc.dvcfile import Lockfile, logger
 from dvc.stage.serialize import to_lockfile
 from dvc.utils.serialize import LOADERS, _common, _yaml, dumps_yaml, parse_yaml
 
@@ -49,6 +49,7 @@ def dump_stages(lockfile: Lockfile, stages: list, **options: Any) -> None:
             _, _, block = dumps_yaml({"stages": {name: record}}).partition("\n")
             found[block.partition("\n")[0]] = block
     if (changed := head + "".join(found.values())) != text:
+        logger.info("Updating lock file '%s'", lockfile.relpath)
         with replacing(path) as unfinished:
             unfinished.write_text(changed, encoding="utf-8")
         lockfile.repo.scm_context.track_file(lockfile.relpath)
