@@ -1,6 +1,7 @@
 """A miniature Stable Diffusion of the same classes, with random weights, for every test that needs a pipeline."""
 
 import atexit
+import gc
 import json
 import os
 import shutil
@@ -40,6 +41,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests come first, so that no worker is left alone with one of them at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish() -> None:
+    """Let no later collection look at what is imported: half a second each, and statsmodels' Holm always does one."""
+    gc.collect()
+    gc.freeze()
 
 
 @cache
