@@ -125,7 +125,6 @@ def test_paths_that_a_copy_would_not_find(tmp_path, monkeypatch):
     assert left_out("models/mine") == []
 
 
-@pytest.mark.slow
 def test_a_table_without_its_cells_is_unchanged_while_what_they_depend_on_is(project, monkeypatch):
     copy = project / full.COPIES / "rose"
     work_copy.prepare(project, copy, project / RECORD)
@@ -213,7 +212,6 @@ def few(raw: dict) -> None:
     raw["claims"] |= {"concepts": ["unicorn"], "seeds": [0, 1]}
 
 
-@pytest.mark.slow
 def test_full_beside_the_default_table(tmp_path):
     folder = clone(tmp_path)
     few_prompts(folder, 3)
@@ -286,7 +284,6 @@ def handlers():
         signal.signal(number, handler)
 
 
-@pytest.mark.slow
 def test_only_a_report_that_has_been_made_is_published(project, monkeypatch, handlers):
     """A `dvc repro` that ends well need not have made one."""
     stages = {

@@ -275,7 +275,6 @@ def test_edits_of_half_precision_survive_the_file(model, monkeypatch, concept, t
         assert torch.equal(pipeline.unet.get_parameter(name.removeprefix("unet.")), tensor)
 
 
-@pytest.mark.slow
 def test_a_compiled_unet_trains_and_draws_the_same(model, monkeypatch, concept):
     """Compiled before the LoRA comes in, while it is trained, and after it is merged."""
     monkeypatch.setattr(cells, "PRECISION", "fp32")
