@@ -168,6 +168,7 @@ def training(params: Params, cells: Path) -> Figure:
     loss.set(yscale="log", xlabel="optimiser step", ylabel="loss (squared residual)")
     residual.axhline(0, color="#888888", linewidth=1, zorder=1)
     residual.set(xlabel="optimiser step", ylabel="residual (0 is no loss)")
+    residual.set_yscale("symlog", linthresh=1)  # where one concept's are a thousand times another's, both are seen
     figure.suptitle("EraseFlow's training", fontweight="bold")
     figure.legend(loc="outside lower center", ncols=4)
     return figure
