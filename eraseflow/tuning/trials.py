@@ -1,5 +1,10 @@
-"""One trial of a method or of an attack. What it found is kept in the work folder, so that a killed run goes on."""
+"""One trial of a method or of an attack.
 
+What it found is a file in `tuning/trials/`, in git: hours of trials are not lost with a machine, go on on another one,
+and a trial is made again only where something that it depends on has changed.
+"""
+
+import hashlib
 import json
 from collections.abc import Callable
 from functools import partial
@@ -9,18 +14,18 @@ from typing import Any, Literal
 import pandas as pd
 import torch
 
-from eraseflow import prompts, rounds, sampling, verdict
+from eraseflow import prompts, rounds, rows, sampling, verdict
 from eraseflow.cells import DEVICE, ROUNDING, batch, module, setting
 from eraseflow.cells.attack import JUDGES, victim_of
 from eraseflow.edits import Edit
 from eraseflow.finite import NotFinite
 from eraseflow.outputs import write_json
-from eraseflow.outside.content import digests
+from eraseflow.outside import content
 from eraseflow.outside.notes import model_files
 from eraseflow.params import Params, Tuning
-from eraseflow.shards import WORK, fingerprint
+from eraseflow.shards import WORK
 
-FOLDER = WORK / "tuning"
+FOUND, EDITS = Path("tuning/trials"), WORK / "tuning"
 
 
 def of_method(
@@ -38,8 +43,9 @@ def of_method(
         except NotFinite as error:
             return {"seen": 1.0, "kept": 0.0, "failed": str(error)}
 
-    found = kept(params, tuning, concept, f"{name}-{seed}", settings, measure)
-    unedited = kept(params, tuning, concept, "unedited", None, partial(judged, params, tuning, concept))
+    code = {"methods": params.module(name)}
+    found = kept(params, tuning, concept, f"{name}-{seed}", code, settings, measure)
+    unedited = kept(params, tuning, concept, "unedited", {}, None, partial(judged, params, tuning, concept))
     return found | {"kept_unedited": unedited["kept"]}
 
 
@@ -66,7 +72,8 @@ def of_attack(
         return {"attacked": len(found), "successes": int(within.sum())}
 
     under = changed(params, "methods", edit, concept, {})
-    return kept(params, tuning, concept, f"{name}-on-{edit}", (settings, under), measure)
+    code = {"attacks": params.attack_module(name), "methods": params.module(edit)}
+    return kept(params, tuning, concept, f"{name}-on-{edit}", code, (settings, under), measure)
 
 
 def changed(
@@ -82,7 +89,8 @@ def trained(params: Params, tuning: Tuning, concept: str, name: str) -> Edit:
     """A row's edit of a validation concept with its settings as they stand, trained once."""
     entry, testbed, world = setting(params, concept)
     settings = changed(params, "methods", name, concept, {})
-    folder = FOLDER / f"edit-{name}-{concept}-{_depends(params, tuning, concept, settings)}"
+    code = {"methods": params.module(name)}
+    folder = EDITS / f"{name}-{concept}-{_depends(params, tuning, concept, code, settings)}"
     if not (folder / "edit.json").is_file():
         pipeline = world.load_pipeline(testbed.model, DEVICE)
         module("methods", params.module(name)).erase(pipeline, entry, settings, tuning.seeds[0]).save(folder)
@@ -120,10 +128,11 @@ def own_prompts(params: Params, tuning: Tuning, concept: str, tokenizer) -> pd.D
 
 
 def kept(
-    params: Params, tuning: Tuning, concept: str, name: str, settings: Any, measure: Callable[[], dict[str, Any]]
-) -> dict[str, Any]:
-    """What a trial found, measured unless the work folder has it."""
-    path = FOLDER / f"{name}-{concept}-{_depends(params, tuning, concept, settings)}.json"
+    params: Params, tuning: Tuning, concept: str, name: str, code: dict[str, str], settings: Any,
+    measure: Callable[[], dict[str, Any]],
+) -> dict[str, Any]:  # fmt: skip
+    """What a trial found, measured unless it is in `tuning/trials/`; code: the modules of the row, by family."""
+    path = FOUND / f"{name}-{concept}-{_depends(params, tuning, concept, code, settings)}.json"
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -131,9 +140,14 @@ def kept(
         return found
 
 
-def _depends(params: Params, tuning: Tuning, concept: str, settings: Any) -> str:
-    """A fingerprint of what a trial on a concept depends on beside its name."""
+def _depends(params: Params, tuning: Tuning, concept: str, code: dict[str, str], settings: Any) -> str:
+    """A fingerprint of all that a trial on a concept depends on: data, networks, budget, settings and code."""
     entry, testbed, _ = setting(params, concept)
-    model, files = digests(model_files(entry.testbed, testbed)), [Path(entry.prompts), Path(tuning.kept)]
+    assert testbed.kept_judge  # see checks/tuning.py
+    files = [Path(entry.prompts), Path(tuning.kept), *model_files(entry.testbed, testbed), *content.files(JUDGES)]
+    read = [(file.name, sha256) for file, sha256 in zip(files, content.digests(files).values(), strict=True)]
+    modules = [("tuning", "trials"), ("testbeds", entry.testbed), *code.items()]
+    modules += [("judges", entry.judge.name), ("judges", testbed.kept_judge)]
+    sources = [rows.code(module, family) for family, module in modules]
     budget = tuning.prompts, tuning.pictures, tuning.seeds
-    return fingerprint(entry, testbed, model, JUDGES, *files, budget, ROUNDING, settings)
+    return hashlib.sha256(repr((entry, testbed, read, sources, budget, ROUNDING, settings)).encode()).hexdigest()[:16]
