@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from eraseflow import launcher, work_copy
+from eraseflow import launcher, timings, work_copy
 from eraseflow.judges import imagenet_objects
 from eraseflow.metrics import clean_fid_inception
 
@@ -36,13 +36,16 @@ class Size:
 
 
 def copy(project: Path, folder: Path) -> None:
-    """The project's files, without what git ignores, and a DVC cache of its own; what the copy has computed stays.
+    """The project's files, without what git ignores and its results, and a DVC cache of its own.
+
+    What the copy has computed stays.
 
     Of dvc.lock, which DVC reads and writes after every stage, it gets what is not of the project's cells.
     """
     listed = _call(project, "git", "ls-files", "-co", "--exclude-standard", "-z").split("\0")
     for name in filter(None, listed):
-        if (project / name).is_file() and name != "dvc.lock":
+        result = name.startswith("reports/") and not name.startswith((*work_copy.READ, f"reports/{timings.FILE}"))
+        if (project / name).is_file() and name != "dvc.lock" and not result:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(project / name, folder / name)
     if not (folder / "dvc.lock").exists():

@@ -20,10 +20,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+from dvc.config import Config
 
 from eraseflow import launcher, timings
 from eraseflow.outputs import copy_file, replacing, write_csv, write_json, write_text
@@ -149,15 +151,13 @@ def up_to_date() -> bool:
 
 def unchanged() -> bool:
     """Whether every cell of this folder's dvc.lock is one of its code and params, though the cells are not here."""
-    dvc = [*launcher.DVC, "repro"]
-    _call(Path(), *dvc, "methods", "concept")  # these take seconds, and trainings depend on what they write
-    cells = [
-        "score",
-        "attack",
-        *(["transfer"] if yaml.safe_load(PARAMS.read_text(encoding="utf-8"))["table"]["transfer"] else []),
-    ]
+    if launcher.repro(["methods", "concept"]):  # these take seconds, and trainings depend on what they write
+        return False  # and the run that follows says why
+    cells = ["score", "attack"]
+    if yaml.safe_load(PARAMS.read_text(encoding="utf-8"))["table"]["transfer"]:
+        cells += ["transfer"]
     try:
-        return "Running stage" not in _call(Path(), *dvc, "--dry", "--allow-missing", *cells)
+        return "Running stage" not in _call(Path(), *launcher.DVC, "repro", "--dry", "--allow-missing", *cells)
     except SystemExit:  # a stage that has changed also lacks what it needs
         return False
 
@@ -233,11 +233,10 @@ def prepare(project: Path, copy: Path, record: Path, linked: Sequence[str] = ())
     write_text("\n".join(sorted(names.union(linked))), marker)
     if (project / ".dvc/config.local").exists():
         copy_file(project / ".dvc/config.local", copy / ".dvc/config.local")
-    dvc = [sys.executable, "-m", "dvc"]
-    cache = _call(project, *dvc, "cache", "dir").strip()
     # The copy lies in a folder that git ignores, where DVC would take none of its own files.
-    for name, value in (("core.no_scm", "true"), ("cache.dir", cache)):
-        _call(copy, *dvc, "config", "--local", name, value)
+    with Config(str(copy / ".dvc")).edit("local") as settings:
+        settings["core"] = settings.get("core", {}) | {"no_scm": True}
+        settings["cache"] = settings.get("cache", {}) | {"dir": _cache(project)}
     copy_file(project / PARAMS, copy / PARAMS)
     write_csv(timings.read(project / record.parent / timings.FILE), copy / "reports" / timings.FILE)
     stages: dict[str, Any] = {}
@@ -246,6 +245,11 @@ def prepare(project: Path, copy: Path, record: Path, linked: Sequence[str] = ())
     # What came with the project's files, such as the base model, is described by the project's dvc.lock.
     stages |= {name: stage for name, stage in read_lock(project / LOCK).items() if "@" not in name and name != "report"}
     write_lock(copy / LOCK, stages)
+
+
+@cache
+def _cache(project: Path) -> str:
+    return _call(project, sys.executable, "-m", "dvc", "cache", "dir").strip()
 
 
 def _is_input(name: str) -> bool:

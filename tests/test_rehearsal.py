@@ -49,7 +49,7 @@ def cut(raw: dict) -> None:
 
 
 @pytest.mark.slow
-def test_every_stage_runs_through_the_suites_own_loading(rehearsal, tmp_path):
+def test_every_stage_runs_through_the_suites_own_loading(rehearsal, tmp_path, capsys):
     """Once; the next call finds everything made, runs no stage again and keeps the figures."""
     size, judging = rehearsal.Size(prompts=2, kept=3, steps=1, rounds=1), ["clip_vit_b32", "clean_fid_inception"]
     rows = rehearsal.rehearse(tmp_path, SHAPE, size, judging, cut).set_index("stage")
@@ -61,7 +61,9 @@ def test_every_stage_runs_through_the_suites_own_loading(rehearsal, tmp_path):
     assert table.n_prompts.eq(2).all() and table.fd_name.eq("FD clean-fid Inception-V3").all()
     assert table.clip_name.eq("CLIP score ViT-B/32").all()
     figures = (tmp_path / "rehearsal.csv").read_bytes()
+    assert "Running stage" in capsys.readouterr().out
     rehearsal.rehearse(tmp_path, SHAPE, size, judging, cut)
+    assert "Running stage" not in capsys.readouterr().out
     assert (tmp_path / "rehearsal.csv").read_bytes() == figures
 
 
