@@ -25,9 +25,9 @@ $(READY): requirements.txt pyproject.toml
 	.venv/bin/python -m pip install --disable-pip-version-check --no-deps -e .
 	touch $@
 
-# Regenerates whatever is out of date of the table that params.yaml names.
+# Regenerates whatever is out of date of the table that params.yaml names, JOBS stages at once, by default one a core.
 repro: setup
-	.venv/bin/python -m eraseflow repro -- $(ARGS)
+	.venv/bin/python -m eraseflow repro $(if $(JOBS),--jobs $(JOBS)) -- $(ARGS)
 
 # The table that README and page claim anything from, three seeds, into reports/claims; hours, goes on after a stop.
 claims: setup

@@ -39,7 +39,8 @@ def main() -> int | None:
     ready(everything)
     table = everything.table
     if arguments.command == "repro":
-        return launcher.take_note(everything, for_dvc) or launcher.repro(for_dvc)
+        at_once = arguments.jobs or launcher.room(table.testbed)
+        return launcher.take_note(everything, for_dvc) or launcher.repro(for_dvc, at_once)
     if arguments.command == "transfer":
         transfer(everything, arguments)
         return None
@@ -80,7 +81,10 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("check", help="check params.yaml and the files it names, and fetch what the table needs")
     rule = "Arguments for `dvc repro` come after --, such as -- --pull (`-- --help` lists them)."
     usage, say = "python -m eraseflow {} [-- DVC'S ARGUMENTS]", "check, then `dvc repro`"
-    commands.add_parser("repro", usage=usage.format("repro"), help=say, description=f"{say.capitalize()}. {rule}")
+    run = usage.format("repro [--jobs N]")
+    repro = commands.add_parser("repro", usage=run, help=say, description=f"{say.capitalize()}. {rule}")
+    how_many = "stages at once; one a core by default where a stage computes on one, as emoji's do, else one"
+    repro.add_argument("--jobs", type=positive, metavar="N", help=how_many)
     for command, say, example in (
         ("claims", "the table that claims are made from, with several seeds, into reports/claims", "unicorn-seed-1"),
         ("full", "the tables of everything on emoji, into reports/full", "unicorn"),
@@ -99,6 +103,12 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--method", required=True, help="as params.yaml names it")
     export.add_argument("folder", type=Path, metavar="DIR", help="a new folder")
     return options
+
+
+def positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {text!r}")
+    return int(text)
 
 
 def transfer(everything: params.Params, arguments: argparse.Namespace) -> None:

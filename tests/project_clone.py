@@ -60,9 +60,10 @@ def as_stage(module: str, folder: Path) -> str:
     return str(path)
 
 
-def repro(folder: Path, *for_dvc: str) -> set[str]:
-    """Run the chain; the stages that it ran."""
-    done = call(folder, sys.executable, "-m", "eraseflow", "repro", "--", *for_dvc, **hand_over(folder))
+def repro(folder: Path, *for_dvc: str, jobs: int = 2) -> set[str]:
+    """Run the chain, so many stages at once; the stages that it ran."""
+    command = [sys.executable, "-m", "eraseflow", "repro", f"--jobs={jobs}", "--", *for_dvc]
+    done = call(folder, *command, **hand_over(folder))
     return set(re.findall(r"^Running stage '(.+)'", done.stdout, re.MULTILINE))
 
 

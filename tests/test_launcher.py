@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -318,9 +319,25 @@ def test_repro_hands_its_arguments_to_dvc(monkeypatch):
     seen = []
     monkeypatch.chdir(PACKAGE.parent)
     monkeypatch.setattr(launcher, "run", lambda command, preload: seen.append(command) or 3)
-    monkeypatch.setattr(sys, "argv", ["eraseflow", "repro", "--", "-f", "base", "--dry"])
+    monkeypatch.setattr(sys, "argv", ["eraseflow", "repro", "--jobs", "3", "--", "-f", "base", "--dry"])
     assert __main__.main() == 3
-    assert seen == [[*launcher.DVC, "repro", "-f", "base", "--dry"]]
+    assert seen == [[*launcher.DVC, "--at-once=3", "repro", "-f", "base", "--dry"]]
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "1.5", "two", "²"])
+def test_jobs_are_a_number(monkeypatch, capsys, jobs):
+    monkeypatch.setattr(sys, "argv", ["eraseflow", "repro", f"--jobs={jobs}"])
+    with pytest.raises(SystemExit):
+        __main__.main()
+    assert f"expected a whole number from 1 on, found '{jobs}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("cores", "gigabytes", "count"), [(1, 99, 1), (16, 99, 16), (16, 5, 3), (4, 0.5, 1)])
+def test_a_stage_a_core_where_there_is_the_memory(monkeypatch, cores, gigabytes, count):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=int(gigabytes * 1e9)))
+    assert launcher.room("emoji") == count
+    assert launcher.room("sd14") == 1, "which has all cores, or the GPU"
 
 
 @pytest.mark.parametrize(
@@ -374,7 +391,7 @@ def test_stages_whose_notes_are_not_right_run_first(monkeypatch, arguments, code
     monkeypatch.chdir(PACKAGE.parent)
     monkeypatch.setattr(notes, "stale", lambda _: {"concept@unicorn": "1.jpg", "methods": "a.safetensors"})
     monkeypatch.setattr(launcher, "run", lambda command, preload: seen.append(command) or code)
-    monkeypatch.setattr(sys, "argv", ["eraseflow", "repro", *arguments])
+    monkeypatch.setattr(sys, "argv", ["eraseflow", "repro", "--jobs", "1", *arguments])
     assert __main__.main() == code
     assert seen == [[*launcher.DVC, "repro", *given] for given in options]
 
