@@ -1,11 +1,10 @@
 """Tables that run in copies of the project (see work_copy), for `make full` and `make claims`."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eraseflow import timings
+from eraseflow import launcher, timings
 from eraseflow.mistakes import nearest
 from eraseflow.outputs import heal
 from eraseflow.params import Params, Table
@@ -45,8 +44,8 @@ def run(
     with locks.alone(locks.FULL, "`full` or `claims`"):
         for name in made.tables:
             heal(made.out / name)
-        workers = os.cpu_count() or 1
-        code = run_tables(chosen, made.copies, made.out, made.purpose, made.bare, for_dvc, workers, made.linked)
+        room = launcher.room(next(iter(made.tables.values())).testbed)
+        code = run_tables(chosen, made.copies, made.out, made.purpose, made.bare, for_dvc, room, made.linked)
         if code == 0:
             name_strangers(made.out, list(made.tables))
             summarise()

@@ -50,7 +50,7 @@ def run_tables(
     purpose: str,
     bare: Sequence[str],
     arguments: Sequence[str],
-    workers: int,
+    room: int,
     linked: Sequence[str] = (),
 ) -> int:
     """Run each table in its copy of the folder we are in; its report and dvc.lock go to `out`/name, once it is done.
@@ -58,15 +58,19 @@ def run_tables(
     A table whose cells were made elsewhere, by the same code and params, stays as it is published, for its cells are
     not here. purpose: stands at the head of their reports. bare: the tables of whose report only BARE is wanted.
     arguments: of each `dvc repro`, such as --pull; then no table is left out. linked: see `left_out`. What DVC and the
-    stages print goes into a log beside the copy. Returns an exit code; where one table fails, the workers end with
-    those that they have begun.
+    stages print goes into a log beside the copy. room: stages at once, of different tables first. Returns an exit
+    code; where one table fails, the workers end with those that they have begun.
     """
-    workers = min(workers, len(tables))
+    workers = min(room, len(tables))
     print(f"{len(tables)} tables, {workers} at a time; what they print goes to {copies}/*.log", flush=True)
     spawn = multiprocessing.get_context("spawn")
     todo, following = list(tables.items()), spawn.Value("i", 0)
     team = [
-        spawn.Process(target=_work, args=(todo, following, copies, out, purpose, bare, arguments, linked), daemon=True)
+        spawn.Process(
+            target=_work,
+            args=(todo, following, copies, out, purpose, bare, arguments, room // workers, linked),
+            daemon=True,
+        )
         for _ in range(workers)
     ]
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # and with us end the workers
@@ -85,6 +89,7 @@ def _work(
     purpose: str,
     bare: Sequence[str],
     arguments: Sequence[str],
+    at_once: int,
     linked: Sequence[str],
 ) -> None:
     """Run one table after another, until none is left that no worker has taken."""
@@ -103,7 +108,7 @@ def _work(
             for stream in (1, 2):
                 os.dup2(printed.fileno(), stream)
         try:
-            code = _run_table(table, purpose, project, copies / name, project / out / name, arguments, linked)
+            code = _run_table(table, purpose, project, copies / name, project / out / name, arguments, at_once, linked)
             if code == 0:
                 publish(copies / name, out / name, BARE if name in bare else None, files.commit(project))
         except (SystemExit, OSError) as end:
@@ -127,6 +132,7 @@ def _run_table(
     copy: Path,
     published: Path,
     arguments: Sequence[str],
+    at_once: int,
     linked: Sequence[str],
 ) -> int | None:
     """An exit code, or NOTHING_MADE; None where the published table is of these very cells, which are not here."""
@@ -138,7 +144,7 @@ def _run_table(
             return code
         if fresh and not arguments and (published / LOCK).exists() and unchanged():
             return None
-        return launcher.repro(arguments) or (0 if not arguments or up_to_date() else NOTHING_MADE)
+        return launcher.repro(arguments, at_once) or (0 if not arguments or up_to_date() else NOTHING_MADE)
 
 
 def up_to_date() -> bool:

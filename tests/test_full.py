@@ -306,7 +306,7 @@ def test_only_a_report_that_has_been_made_is_published(project, monkeypatch, han
     copy, table = project / full.COPIES / "rose", PARAMS.table
 
     def run(*arguments: str) -> int | None:
-        return work_copy._run_table(table, "To look at.", project, copy, project / RECORD.parent, arguments, [])
+        return work_copy._run_table(table, "To look at.", project, copy, project / RECORD.parent, arguments, 1, [])
 
     assert run("--dry") not in (0, None)
     assert run("--single-item", "base") == work_copy.NOTHING_MADE
@@ -320,7 +320,7 @@ def test_a_report_that_a_killed_run_put_aside_comes_back(project, monkeypatch):
     (published / "table.csv").write_text("hours of work")
     published.rename(published.with_name(outputs.ASIDE + "rose"))
     monkeypatch.chdir(project)
-    monkeypatch.setattr(full, "tables", lambda _: {"rose": None})
+    monkeypatch.setattr(full, "tables", lambda _: {"rose": PARAMS.table})
     for name in ("check_table", "ready", "summarise"):
         monkeypatch.setattr(full, name, lambda *_: None)
     monkeypatch.setattr(tables, "run_tables", lambda *_: 0)
