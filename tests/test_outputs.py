@@ -180,6 +180,7 @@ TO_SECOND |= {f"shutil.{name}" for name in ("copy", "copy2", "copyfile", "copytr
 GIVEN = {"replacing", "folder_beside"}
 BUFFER = "buffer"  # in memory
 EXCEPT = {
+    "eraseflow/project/at_once.py": ["log.open("],  # of what a stage says while it runs
     "eraseflow/edits.py": ["part.save("],  # Edit.save writes by the mechanism itself
     "eraseflow/emoji/denoiser.py": ["checkpoint.save("],  # which writes by the mechanism, too
     "eraseflow/emoji/judges.py": ["checkpoint.save("],

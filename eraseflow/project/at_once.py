@@ -45,9 +45,7 @@ class Desk:
     def take(self) -> None:
         self.turn.acquire()
         while not self.repo.lock.is_locked:
-            with suppress(
-                LockError
-            ):  # another command of DVC looks at the repository, which can take longer than DVC waits
+            with suppress(LockError):  # another command of DVC has it for longer than DVC waits
                 self.repo.lock.lock()
 
     def leave(self) -> None:
@@ -69,71 +67,91 @@ class Desk:
         return aside
 
 
+class Run:
+    """A run of stages, each after those that it depends on; graph: has an edge from it to each of these.
+
+    waiting: the stages that have not begun, with what each still waits for.
+    """
+
+    def __init__(self, stages: list, graph, on_error: str, force_downstream: bool, force: bool, options: dict) -> None:
+        self.graph, self.on_error, self.force_downstream, self.options = graph, on_error, force_downstream, options
+        self.desk, self.forced = Desk(stages[0].repo), dict.fromkeys(stages, force)
+        self.waiting = {stage: set(graph.successors(stage)).intersection(stages) for stage in stages}
+        self.running: dict[Future, Any] = {}
+        self.made: list = []
+        self.failed: dict[Any, BaseException] = {}
+
+    def stages(self, count: int) -> None:
+        """Run so many at once. Raises: KeyboardInterrupt after the end of those that ran when it came."""
+        with ThreadPoolExecutor(count) as pool, interrupts() as interrupted:
+            while True:
+                ready = [stage for stage, needed in self.waiting.items() if not needed and not interrupted]
+                for stage in ready[: count - len(self.running)]:
+                    del self.waiting[stage]
+                    self.running[pool.submit(self.stage, stage)] = stage
+                if not self.running:
+                    break
+                for future in wait(self.running, return_when=FIRST_COMPLETED).done:
+                    self.ended(self.running.pop(future), future)
+        if interrupted:
+            raise KeyboardInterrupt
+
+    def stage(self, stage) -> Any:
+        """What DVC does with a stage, in a thread; returns it if it has run or come from the cache."""
+        self.desk.take()
+        began = time.monotonic()
+        try:
+            needed, users = self.graph.successors(stage), self.graph.predecessors(stage)
+            force = self.forced[stage]
+            done = reproduce._reproduce_stage(stage, upstream=list(needed), force=force, **self.options)
+            if self.force_downstream and (done or force):
+                self.forced.update(dict.fromkeys(users, True))
+            if done:
+                left = len(self.waiting) + len(self.running) - 1
+                print(f"Stage '{stage.addressing}' is done, {time.monotonic() - began:.0f} s; {left} to go", flush=True)
+            return done
+        finally:
+            self.desk.leave()
+
+    def ended(self, stage, future: Future) -> None:
+        """Let those begin that waited for it; where it has failed, those do not that --keep-going would not begin."""
+        for needed in self.waiting.values():
+            needed.discard(stage)
+        if error := future.exception():
+            self.failed[stage] = error
+            skipped = list(self.waiting)
+            if self.on_error != "fail":
+                skipped = reproduce.handle_error(self.graph, self.on_error, error, stage)
+            for other in skipped:
+                self.waiting.pop(other, None)
+        elif future.result():
+            self.made.append(stage)
+
+
 def several(
     count: int, stages: list, graph=None, force_downstream: bool = False, on_error: str = "fail", force: bool = False,
     **options: Any,
 ) -> list:  # fmt: skip
-    """In the place of DVC's function, with so many at once; graph: from each stage to those that it depends on."""
+    """In the place of DVC's function of these arguments but the first."""
     if count == 1 or graph is None or not stages or options.get("dry") or options.get("interactive"):
-        return one_by_one(
-            stages, graph=graph, force_downstream=force_downstream, on_error=on_error, force=force, **options
-        )
-    desk, forced = Desk(stages[0].repo), dict.fromkeys(stages, force)
-    waiting = {stage: set(graph.successors(stage)).intersection(stages) for stage in stages}
-    running: dict[Future, Any] = {}
-    made, failed = [], {}
-    record = Path(desk.repo.root_dir, "dvc.lock")
-    new = [stage.addressing for stage in stages if stage.addressing not in (lock_file.read(record) or {})]
-
-    def one(stage):
-        desk.take()
-        began = time.monotonic()
-        try:
-            needs, users = list(graph.successors(stage)), list(graph.predecessors(stage))
-            done = reproduce._reproduce_stage(stage, upstream=needs, force=forced[stage], **options)
-            if force_downstream and (done or forced[stage]):
-                forced.update(dict.fromkeys(users, True))
-            if done:
-                left = len(waiting) + len(running) - 1
-                print(f"Stage '{stage.addressing}' is done, {time.monotonic() - began:.0f} s; {left} to go", flush=True)
-            return done
-        finally:
-            desk.leave()
-
-    desk.turn.acquire()
-    desk.leave()  # DVC has locked the repository for us
-    run.unlocked_repo = desk.unlocked
+        common = {"force_downstream": force_downstream, "on_error": on_error, "force": force}
+        return one_by_one(stages, graph=graph, **common, **options)
+    whole = Run(stages, graph, on_error, force_downstream, force, options)
+    record = Path(whole.desk.repo.root_dir, "dvc.lock")
+    known = lock_file.read(record) or {}
+    whole.desk.turn.acquire()
+    whole.desk.leave()  # DVC has locked the repository for us
+    run.unlocked_repo = whole.desk.unlocked
     try:
-        with ThreadPoolExecutor(count) as pool, interrupts() as interrupted:
-            while True:
-                ready = [stage for stage, needed in waiting.items() if not needed]
-                for stage in ready[: count - len(running)] if not interrupted else []:
-                    del waiting[stage]
-                    running[pool.submit(one, stage)] = stage
-                if not running:
-                    break
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    stage = running.pop(future)
-                    for needed in waiting.values():
-                        needed.discard(stage)
-                    if error := future.exception():
-                        failed[stage] = error
-                        skipped = (
-                            waiting if on_error == "fail" else reproduce.handle_error(graph, on_error, error, stage)
-                        )
-                        for other in list(skipped):
-                            waiting.pop(other, None)
-                    elif future.result():
-                        made.append(stage)
+        whole.stages(count)
     finally:
-        desk.take()
-        lock_file.in_order(record, new)  # as if they had run one after another
-        desk.turn.release()
-    if interrupted:
-        raise KeyboardInterrupt
-    if failed and on_error != "ignore":
-        reproduce._raise_error(next(iter(failed.values())) if on_error == "fail" else None, *failed)
-    return made
+        whole.desk.take()
+        names = [stage.addressing for stage in stages]
+        lock_file.in_order(record, [name for name in names if name not in known])  # as if one after another had run
+        whole.desk.turn.release()
+    if whole.failed and on_error != "ignore":
+        reproduce._raise_error(next(iter(whole.failed.values())) if on_error == "fail" else None, *whole.failed)
+    return whole.made
 
 
 @contextmanager
@@ -156,12 +174,13 @@ def command(executable: str | None, cmd: str, **options: Any) -> None:
     name = options["env"]["DVC_STAGE"]
     log = LOGS / f"{name.replace('/', '-')}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w+", encoding="utf-8", errors="replace") as said:
-        done = subprocess.run(run._make_cmd(executable, cmd), stdout=subprocess.PIPE, stderr=said, text=True, **options)
-    sys.stdout.write(done.stdout)
+    with log.open("wb") as said:
+        done = subprocess.run(run._make_cmd(executable, cmd), stdout=subprocess.PIPE, stderr=said, **options)
+    sys.stdout.flush()
+    sys.stdout.buffer.write(done.stdout)
+    sys.stdout.flush()
     if done.returncode:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        print(
-            *[line for line in lines if line.strip()][-TAIL:], f"{name}: failed, see {log}", sep="\n", file=sys.stderr
-        )
+        shown = [line for line in lines if line.strip()][-TAIL:]
+        print(*shown, f"{name}: failed, see {log}", sep="\n", file=sys.stderr)
         raise StageCmdFailedError(cmd, done.returncode)
