@@ -1,6 +1,7 @@
 """The command line: `python -m eraseflow COMMAND`."""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from eraseflow.outside.notes import stale
 from eraseflow.project import locks
 from eraseflow.ready import ready
 
+WORKER = (sys.executable, "-m", "eraseflow.run.worker")
 TRANSFER = {
     "concept": "the concept that both methods have erased",
     "attack": "the attack that found the prompts",
@@ -38,9 +40,14 @@ def main() -> int | None:
         return {"full": full, "claims": claims}[arguments.command].run(everything, arguments.tables, for_dvc)
     ready(everything)
     table = everything.table
+    if arguments.command in ("repro", "worker"):
+        from eraseflow.run.slots import slots
+
+        places = slots(table.testbed, arguments.jobs)
+    if arguments.command == "worker":
+        return launcher.run([*WORKER, arguments.address, json.dumps(places)], launcher.PRELOAD)
     if arguments.command == "repro":
-        at_once = arguments.jobs or launcher.room(table.testbed)
-        return launcher.take_note(everything, for_dvc) or launcher.repro(for_dvc, at_once)
+        return launcher.take_note(everything, for_dvc) or launcher.repro(for_dvc, places, arguments.engine)
     if arguments.command == "transfer":
         transfer(everything, arguments)
         return None
@@ -81,10 +88,15 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("check", help="check params.yaml and the files it names, and fetch what the table needs")
     rule = "Arguments for `dvc repro` come after --, such as -- --pull (`-- --help` lists them)."
     usage, say = "python -m eraseflow {} [-- DVC'S ARGUMENTS]", "check, then `dvc repro`"
-    run = usage.format("repro [--jobs N]")
+    run = usage.format("repro [--jobs N | --engine ADDRESS]")
     repro = commands.add_parser("repro", usage=run, help=say, description=f"{say.capitalize()}. {rule}")
-    how_many = "stages at once; one a core by default where a stage computes on one, as emoji's do, else one"
-    repro.add_argument("--jobs", type=positive, metavar="N", help=how_many)
+    how_many = "stages at once; by default one a core where a stage computes on one, as emoji's do, or one a GPU"
+    worker = commands.add_parser("worker", help="run stages for another folder's `repro --engine ADDRESS`, until ended")
+    worker.add_argument("address", metavar="ADDRESS", help="of the scheduler, such as tcp://10.0.0.1:8786")
+    for run_here in (repro, worker):
+        run_here.add_argument("--jobs", type=positive, metavar="N", default=0, help=how_many)
+    of_engine = "address of a Dask scheduler, on whose workers the stages run instead of on this machine; docs/scale.md"
+    repro.add_argument("--engine", metavar="ADDRESS", default="", help=of_engine)
     for command, say, example in (
         ("claims", "the table that claims are made from, with several seeds, into reports/claims", "unicorn-seed-1"),
         ("full", "the tables of everything on emoji, into reports/full", "unicorn"),

@@ -5,6 +5,7 @@ These imports take ten seconds a process; a fork of a process that has done them
 
 import contextlib
 import functools
+import json
 import os
 import shutil
 import signal
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,6 @@ FOLDERS = ("", "/tmp", "/var/tmp", "/dev/shm")  # for the socket; "" is TMPDIR, 
 FOLDER, SOCKET_NAME = "eraseflow-", "socket"  # how its own folder in there begins, and the file in it
 WITHOUT_GIT = Path(__file__).parent / "project" / "without_git"
 DVC = (sys.executable, "-m", "eraseflow.project.dvc")
-MEMORY = 1_500_000_000  # bytes of a stage that computes on one core; the largest of the default table has 1.2 GB
 
 # What the stages of a cell import.
 PRELOAD = (
@@ -71,28 +71,15 @@ def take_note(params: "Params", arguments: Sequence[str] = ()) -> int:
     return repro(["--single-item", "--force", *again]) if again and "--dry" not in arguments else 0
 
 
-def repro(arguments: Sequence[str], at_once: int = 1) -> int:
-    """`dvc repro` with these arguments, so many stages at once; returns its exit code.
+def repro(arguments: Sequence[str], slots: Sequence[Mapping[str, str]] = ({},), engine: str = "") -> int:
+    """`dvc repro` with these arguments; returns its exit code.
 
-    Raises: SystemExit where it runs here already.
+    slots: as many stages run at once, each with these environment variables. engine: the address of a cluster's
+    scheduler, whose workers have them instead. Raises: SystemExit where it runs here already.
     """
-    several = [f"--at-once={at_once}"] if at_once > 1 else []
+    where = [f"--engine={engine}"] if engine else [f"--slots={json.dumps(list(slots))}"] if len(slots) > 1 else []
     with locks.alone(locks.REPRO, "`repro`"):
-        return run([*DVC, *several, "repro", *arguments], PRELOAD)
-
-
-def room(testbed: str) -> int:
-    """How many stages can run at once: one a core that we may use, if the testbed computes a stage on one, and if there
-    is the memory for it; else one, which has all cores or the GPU.
-    """
-    import psutil
-
-    from eraseflow.definitions import definition
-
-    if definition("testbeds", testbed, "THREADS", None) != 1:
-        return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, int(psutil.virtual_memory().available // MEMORY)))
+        return run([*DVC, *where, "repro", *arguments], PRELOAD)
 
 
 def run(command: Sequence[str], preload: Sequence[str]) -> int:

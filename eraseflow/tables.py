@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eraseflow import launcher, timings
+from eraseflow import timings
 from eraseflow.mistakes import nearest
 from eraseflow.outputs import heal
 from eraseflow.params import Params, Table
 from eraseflow.project import locks
+from eraseflow.run.slots import slots
 from eraseflow.work_copy import CELLS, run_tables
 
 
@@ -44,8 +45,8 @@ def run(
     with locks.alone(locks.FULL, "`full` or `claims`"):
         for name in made.tables:
             heal(made.out / name)
-        room = launcher.room(next(iter(made.tables.values())).testbed)
-        code = run_tables(chosen, made.copies, made.out, made.purpose, made.bare, for_dvc, room, made.linked)
+        places = slots(next(iter(made.tables.values())).testbed)
+        code = run_tables(chosen, made.copies, made.out, made.purpose, made.bare, for_dvc, places, made.linked)
         if code == 0:
             name_strangers(made.out, list(made.tables))
             summarise()

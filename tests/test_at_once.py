@@ -1,5 +1,6 @@
 """`dvc repro` with several stages at once: what runs, what is recorded, and how it ends."""
 
+import json
 import os
 import re
 import shutil
@@ -32,7 +33,7 @@ def stages(**commands: tuple[str, list[str]]) -> None:
 
 
 def begin(*arguments: str, count: int = 2) -> subprocess.Popen:
-    command = [*launcher.DVC, f"--at-once={count}", "repro", *arguments]
+    command = [*launcher.DVC, "--slots=" + json.dumps([{}] * count), "repro", *arguments]
     environment = launcher.environment() | {"PYTHONPATH": str(ROOT)}
     pipe = subprocess.PIPE
     return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True, process_group=0)

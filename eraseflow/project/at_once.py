@@ -1,39 +1,42 @@
-"""`dvc repro` with several stages at once.
+"""`dvc repro` with several stages at once, on this machine or on the workers of a cluster.
 
 DVC runs one stage after another. Here each stage whose inputs are there runs in a thread of its own. A thread holds
 DVC's lock while DVC looks at records, cache and outputs, and lets go of it while the stage's command runs, as DVC does.
 So what is stale, the run cache, `--force`, `--pull`, `--keep-going` and what is recorded are DVC's own; the order alone
-is another.
+is another. Where the commands run is for the engine (run/engine.py) to say.
 """
 
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
+from dvc.exceptions import DvcException
 from dvc.lock import LockError
 from dvc.repo import reproduce
 from dvc.stage import run
 from dvc.stage.exceptions import StageCmdFailedError
 
+from eraseflow.outputs import write_bytes, write_text
 from eraseflow.project import lock_file
+from eraseflow.run import away
+from eraseflow.run.engine import Engine
+from eraseflow.run.task import Done, Task, log_of
 
-LOGS = Path(".work/logs")
 TAIL = 30  # lines of a failed stage's log that are shown
 one_by_one = reproduce._reproduce
 
 
-def use(count: int) -> None:
-    """Let DVC run so many stages at once from now on."""
-    reproduce._reproduce = partial(several, count)
-    run._run = command
+def use(engine: Engine) -> None:
+    """Let DVC run stages on an engine from now on."""
+    reproduce._reproduce = partial(several, engine)
 
 
 class Desk:
@@ -53,45 +56,46 @@ class Desk:
         self.repo._reset()
         self.turn.release()
 
-    def unlocked(self, function: Callable) -> Callable:
-        """In the place of DVC's decorator of what runs while the repository is not locked."""
-
-        @wraps(function)
-        def aside(stage, *given, **named):
-            self.leave()
-            try:
-                return function(stage, *given, **named)
-            finally:
-                self.take()
-
-        return aside
-
 
 class Run:
     """A run of stages, each after those that it depends on; graph: has an edge from it to each of these.
 
-    waiting: the stages that have not begun, with what each still waits for.
+    waiting: the stages that have not begun, with what each still waits for. tasks and results: of the commands that
+    run, by the stage's name.
     """
 
-    def __init__(self, stages: list, graph, on_error: str, force_downstream: bool, force: bool, options: dict) -> None:
-        self.graph, self.on_error, self.force_downstream, self.options = graph, on_error, force_downstream, options
+    def __init__(
+        self, engine: Engine, stages: list, graph, on_error: str, force_downstream: bool, force: bool, options: dict
+    ) -> None:
+        self.engine, self.graph, self.options = engine, graph, options
+        self.on_error, self.force_downstream = on_error, force_downstream
         self.desk, self.forced = Desk(stages[0].repo), dict.fromkeys(stages, force)
+        self.root = Path(self.desk.repo.root_dir)
+        self.commands = away.Away(engine, str(self.root))
         self.waiting = {stage: set(graph.successors(stage)).intersection(stages) for stage in stages}
         self.running: dict[Future, Any] = {}
+        self.tasks: dict[str, Task] = {}
+        self.results: dict[str, Done] = {}
         self.made: list = []
         self.failed: dict[Any, BaseException] = {}
 
-    def stages(self, count: int) -> None:
-        """Run so many at once. Raises: KeyboardInterrupt after the end of those that ran when it came."""
-        with ThreadPoolExecutor(count) as pool, interrupts() as interrupted:
+    def stages(self) -> None:
+        """Run them all. Raises: KeyboardInterrupt after the end of those that ran when it came."""
+        with ThreadPoolExecutor(len(self.waiting)) as pool, interrupts() as interrupted:
             while True:
-                ready = [stage for stage, needed in self.waiting.items() if not needed and not interrupted]
-                for stage in ready[: count - len(self.running)]:
+                if interrupted:
+                    self.waiting.clear()
+                    self.engine.end()
+                ready = [stage for stage, needed in self.waiting.items() if not needed]
+                if not ready and not self.running:
+                    break
+                free = max(0, self.engine.slots() - len(self.running)) if ready else 0
+                for stage in ready[:free]:
                     del self.waiting[stage]
                     self.running[pool.submit(self.stage, stage)] = stage
                 if not self.running:
-                    break
-                for future in wait(self.running, return_when=FIRST_COMPLETED).done:
+                    time.sleep(1)  # no worker has come yet
+                for future in wait(self.running, timeout=1, return_when=FIRST_COMPLETED).done:
                     self.ended(self.running.pop(future), future)
         if interrupted:
             raise KeyboardInterrupt
@@ -113,6 +117,49 @@ class Run:
         finally:
             self.desk.leave()
 
+    def unlocked(self, function: Callable) -> Callable:
+        """In the place of DVC's decorator of what runs while the repository is not locked."""
+
+        @wraps(function)
+        def aside(stage, *given, **named):
+            name = stage.addressing
+            self.tasks[name] = away.task(stage, self.graph.successors(stage), self.engine)
+            self.desk.leave()
+            try:
+                function(stage, *given, **named)
+            finally:
+                self.desk.take()
+            if made := self.results.pop(name).made:
+                away.check_out(stage, made)
+
+        return aside
+
+    def command(self, executable: str | None, cmd: str, *, env: dict[str, str], **_: Any) -> None:
+        """In the place of DVC's function of these arguments: what the stage prints is shown when it ends.
+
+        Its progress is not; that is in `.work/logs/`, by the stage's name, and where it fails the end of that is shown.
+        Raises: StageCmdFailedError; DvcException with one line where no worker could run it.
+        """
+        name = env["DVC_STAGE"]
+        try:
+            done = self.commands.run(replace(self.tasks.pop(name), command=run._make_cmd(executable, cmd)))
+        except RuntimeError as error:
+            raise DvcException(str(error)) from None
+        log = log_of(name, self.root)
+        if done.log is not None:
+            write_bytes(done.log, log)
+        for path, text in done.beside.items():
+            write_text(text, self.root / path)
+        sys.stdout.flush()
+        sys.stdout.buffer.write(done.printed)
+        sys.stdout.flush()
+        if done.code:
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+            shown = [line for line in lines if line.strip()][-TAIL:]
+            print(*shown, f"{name}: failed, see {log.relative_to(self.root)}", sep="\n", file=sys.stderr)
+            raise StageCmdFailedError(cmd, done.code)
+        self.results[name] = done
+
     def ended(self, stage, future: Future) -> None:
         """Let those begin that waited for it; where it has failed, those do not that --keep-going would not begin."""
         for needed in self.waiting.values():
@@ -129,22 +176,23 @@ class Run:
 
 
 def several(
-    count: int, stages: list, graph=None, force_downstream: bool = False, on_error: str = "fail", force: bool = False,
-    **options: Any,
+    engine: Engine, stages: list, graph=None, force_downstream: bool = False, on_error: str = "fail",
+    force: bool = False, **options: Any,
 ) -> list:  # fmt: skip
     """In the place of DVC's function of these arguments but the first."""
-    if count == 1 or graph is None or not stages or options.get("dry") or options.get("interactive"):
+    if engine.single or graph is None or not stages or options.get("dry") or options.get("interactive"):
         common = {"force_downstream": force_downstream, "on_error": on_error, "force": force}
         return one_by_one(stages, graph=graph, **common, **options)
-    whole = Run(stages, graph, on_error, force_downstream, force, options)
-    record = Path(whole.desk.repo.root_dir, "dvc.lock")
+    whole = Run(engine, stages, graph, on_error, force_downstream, force, options)
+    record = whole.root / "dvc.lock"
     known = lock_file.read(record) or {}
     whole.desk.turn.acquire()
     whole.desk.leave()  # DVC has locked the repository for us
-    run.unlocked_repo = whole.desk.unlocked
+    run.unlocked_repo, run._run = whole.unlocked, whole.command
     try:
-        whole.stages(count)
+        whole.stages()
     finally:
+        engine.close()
         whole.desk.take()
         names = [stage.addressing for stage in stages]
         lock_file.in_order(record, [name for name in names if name not in known])  # as if one after another had run
@@ -163,24 +211,3 @@ def interrupts() -> Iterator[list[int]]:
         yield seen
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def command(executable: str | None, cmd: str, **options: Any) -> None:
-    """In the place of DVC's function of these arguments: what the stage prints is shown when it ends, its progress not.
-
-    The rest is in `.work/logs/`, by the stage's name; where it fails, the end of that is shown.
-    Raises: StageCmdFailedError.
-    """
-    name = options["env"]["DVC_STAGE"]
-    log = LOGS / f"{name.replace('/', '-')}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as said:
-        done = subprocess.run(run._make_cmd(executable, cmd), stdout=subprocess.PIPE, stderr=said, **options)
-    sys.stdout.flush()
-    sys.stdout.buffer.write(done.stdout)
-    sys.stdout.flush()
-    if done.returncode:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        shown = [line for line in lines if line.strip()][-TAIL:]
-        print(*shown, f"{name}: failed, see {log}", sep="\n", file=sys.stderr)
-        raise StageCmdFailedError(cmd, done.returncode)

@@ -6,7 +6,8 @@ just the lines of the stage that has run are made anew, see lock_file.py.
 
 params.yaml it parses once, not for every stage: a third of the time of a run that has nothing to do.
 
-With `--at-once=N` before DVC's own arguments several stages run at once, see at_once.py.
+Before DVC's own arguments may stand where stages run, of which several then run at once (see at_once.py): `--slots=`
+with a JSON list of the environment variables of each place on this machine, or `--engine=` with a scheduler's address.
 """
 
 import copy
@@ -25,6 +26,7 @@ from dvc.utils.serialize import LOADERS, _common, _yaml, parse_yaml
 
 from eraseflow.outputs import replacing
 from eraseflow.project import at_once, lock_file
+from eraseflow.run.engine import Engine
 
 RUNNING = Path(".dvc/tmp/rwlock")  # which files which process of DVC works on
 
@@ -60,7 +62,7 @@ if __name__ == "__main__":
     LOADERS[".yaml"] = load
     heal()
     arguments = sys.argv[1:]
-    if arguments and (count := re.fullmatch(r"--at-once=(\d+)", arguments[0])):
-        at_once.use(int(count[1]))
+    while arguments and (given := re.fullmatch(r"--(slots|engine)=(.+)", arguments[0])):
+        at_once.use(Engine(json.loads(given[2])) if given[1] == "slots" else Engine([], given[2]))
         del arguments[0]
     sys.exit(main(arguments))
