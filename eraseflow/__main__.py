@@ -26,6 +26,11 @@ def main() -> int | None:
     if arguments.command == "clean-work":
         locks.clean_work()
         return None
+    if arguments.command == "plan":
+        from eraseflow.run import plan
+
+        print(plan.text(plan.plan(params.written(), Path())))
+        return None
     everything = params.load()
     if arguments.command == "export":
         from eraseflow.export import export as write  # the others start faster without it
@@ -86,6 +91,7 @@ def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(prog="python -m eraseflow", description="A benchmark of concept erasure.")
     commands = options.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("check", help="check params.yaml and the files it names, and fetch what the table needs")
+    commands.add_parser("plan", help="what `repro` would run, and the time, memory and disk that this may take")
     rule = "Arguments for `dvc repro` come after --, such as -- --pull (`-- --help` lists them)."
     usage, say = "python -m eraseflow {} [-- DVC'S ARGUMENTS]", "check, then `dvc repro`"
     run = usage.format("repro [--jobs N | --engine ADDRESS]")

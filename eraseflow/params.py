@@ -382,8 +382,14 @@ def load(path: Path = Path("params.yaml")) -> Params:
     Raises: ParamsError, whose text is one line: file, path of the field, what was found and expected,
     and the nearest right name.
     """
-    params = read(Params, read_yaml(path))
-    check_names(params)
+    params = written(path)
     check_tuning(params)
     check_table(params, path.parent)
+    return params
+
+
+def written(path: Path = Path("params.yaml")) -> Params:
+    """The same without a look at the files that it names, which may still have to be fetched."""
+    params = read(Params, read_yaml(path))
+    check_names(params)
     return params

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from eraseflow import memory
 from eraseflow.project.locks import at_work, is_held
+from eraseflow.run import peak
 
 SOCKET = "ERASEFLOW_SERVER"  # environment variable: the path of the server's socket
 
@@ -37,6 +38,7 @@ def run(main: Callable[[], object]) -> None:
     if code is None:
         with memory.explained(sys.argv[0]), at_work():
             main()
+            peak.leave()
         return
     if code < 0:
         os.kill(os.getpid(), -code)

@@ -8,29 +8,31 @@ is another. Where the commands run is for the engine (run/engine.py) to say.
 
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
 from dvc.exceptions import DvcException
-from dvc.lock import LockError
 from dvc.repo import reproduce
 from dvc.stage import run
 from dvc.stage.exceptions import StageCmdFailedError
 
 from eraseflow.outputs import write_bytes, write_text
 from eraseflow.project import lock_file
-from eraseflow.run import away
+from eraseflow.project.desk import Desk
+from eraseflow.run import away, taken
 from eraseflow.run.engine import Engine
+from eraseflow.run.progress import Progress
+from eraseflow.run.schedule import makespan, tails
 from eraseflow.run.task import Done, Task, log_of
 
 TAIL = 30  # lines of a failed stage's log that are shown
+NO_WORKER = "waiting for workers, which `python -m eraseflow worker {}` starts"
 one_by_one = reproduce._reproduce
 
 
@@ -39,29 +41,11 @@ def use(engine: Engine) -> None:
     reproduce._reproduce = partial(several, engine)
 
 
-class Desk:
-    """Where one thread at a time works with DVC's records, and holds the repository's lock."""
-
-    def __init__(self, repo) -> None:
-        self.repo, self.turn = repo, threading.Lock()
-
-    def take(self) -> None:
-        self.turn.acquire()
-        while not self.repo.lock.is_locked:
-            with suppress(LockError):  # another command of DVC has it for longer than DVC waits
-                self.repo.lock.lock()
-
-    def leave(self) -> None:
-        self.repo.lock.unlock()
-        self.repo._reset()
-        self.turn.release()
-
-
 class Run:
     """A run of stages, each after those that it depends on; graph: has an edge from it to each of these.
 
     waiting: the stages that have not begun, with what each still waits for. tasks and results: of the commands that
-    run, by the stage's name.
+    run, by the stage's name. seconds: what each may take, None where no like of it has been seen.
     """
 
     def __init__(
@@ -73,6 +57,9 @@ class Run:
         self.root = Path(self.desk.repo.root_dir)
         self.commands = away.Away(engine, str(self.root))
         self.waiting = {stage: set(graph.successors(stage)).intersection(stages) for stage in stages}
+        self.taken = taken.known(self.root)
+        self.seconds = {stage: taken.seconds(stage.addressing, self.taken) for stage in stages}
+        self.tails = tails({stage: seconds or 0.0 for stage, seconds in self.seconds.items()}, self.waiting)
         self.running: dict[Future, Any] = {}
         self.tasks: dict[str, Task] = {}
         self.results: dict[str, Done] = {}
@@ -81,38 +68,56 @@ class Run:
 
     def stages(self) -> None:
         """Run them all. Raises: KeyboardInterrupt after the end of those that ran when it came."""
-        with ThreadPoolExecutor(len(self.waiting)) as pool, interrupts() as interrupted:
+        where = self.engine.where if self.engine.address else dict
+        with (
+            ThreadPoolExecutor(len(self.waiting)) as pool,
+            Progress(len(self.waiting), self.rest, where) as self.progress,
+            interrupts() as interrupted,
+        ):
             while True:
                 if interrupted:
                     self.waiting.clear()
                     self.engine.end()
-                ready = [stage for stage, needed in self.waiting.items() if not needed]
+                ready = sorted((stage for stage, needed in self.waiting.items() if not needed), key=self.urgency)
                 if not ready and not self.running:
                     break
                 free = max(0, self.engine.slots() - len(self.running)) if ready else 0
                 for stage in ready[:free]:
                     del self.waiting[stage]
+                    self.progress.begin(stage.addressing)
                     self.running[pool.submit(self.stage, stage)] = stage
                 if not self.running:
-                    time.sleep(1)  # no worker has come yet
+                    self.progress.say(NO_WORKER.format(self.engine.address))
+                    time.sleep(1)
                 for future in wait(self.running, timeout=1, return_when=FIRST_COMPLETED).done:
                     self.ended(self.running.pop(future), future)
+                self.progress.show()
         if interrupted:
             raise KeyboardInterrupt
+
+    def urgency(self, stage) -> float:
+        """By which the stages that may begin are sorted: the one on which the longest chain waits goes first."""
+        return -self.tails[stage]
+
+    def rest(self) -> float | None:
+        """The seconds that what is not done may take if all of it runs; None where that is not known of a stage."""
+        left: dict[Any, float] = {}
+        for stage in [*self.waiting, *self.running.values()]:
+            if (seconds := self.seconds[stage]) is None:
+                return None
+            left[stage] = max(0.0, seconds - self.progress.elapsed(stage.addressing))
+        needed = {stage: self.waiting.get(stage, set()).intersection(left) for stage in left}
+        return makespan(left, needed, max(1, self.engine.slots()))
 
     def stage(self, stage) -> Any:
         """What DVC does with a stage, in a thread; returns it if it has run or come from the cache."""
         self.desk.take()
-        began = time.monotonic()
         try:
             needed, users = self.graph.successors(stage), self.graph.predecessors(stage)
             force = self.forced[stage]
             done = reproduce._reproduce_stage(stage, upstream=list(needed), force=force, **self.options)
             if self.force_downstream and (done or force):
                 self.forced.update(dict.fromkeys(users, True))
-            if done:
-                left = len(self.waiting) + len(self.running) - 1
-                print(f"Stage '{stage.addressing}' is done, {time.monotonic() - began:.0f} s; {left} to go", flush=True)
             return done
         finally:
             self.desk.leave()
@@ -129,8 +134,11 @@ class Run:
                 function(stage, *given, **named)
             finally:
                 self.desk.take()
-            if made := self.results.pop(name).made:
-                away.check_out(stage, made)
+            done = self.results.pop(name)
+            self.taken[name] = done.seconds, done.memory
+            taken.keep(self.taken, self.root)
+            if done.made:
+                away.check_out(stage, done.made)
 
         return aside
 
@@ -150,13 +158,15 @@ class Run:
             write_bytes(done.log, log)
         for path, text in done.beside.items():
             write_text(text, self.root / path)
-        sys.stdout.flush()
-        sys.stdout.buffer.write(done.printed)
-        sys.stdout.flush()
+        with self.progress.aside():
+            sys.stdout.flush()
+            sys.stdout.buffer.write(done.printed)
+            sys.stdout.flush()
+            if done.code:
+                lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+                shown = [line for line in lines if line.strip()][-TAIL:]
+                print(*shown, f"{name}: failed, see {log.relative_to(self.root)}", sep="\n", file=sys.stderr)
         if done.code:
-            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-            shown = [line for line in lines if line.strip()][-TAIL:]
-            print(*shown, f"{name}: failed, see {log.relative_to(self.root)}", sep="\n", file=sys.stderr)
             raise StageCmdFailedError(cmd, done.code)
         self.results[name] = done
 
@@ -164,6 +174,7 @@ class Run:
         """Let those begin that waited for it; where it has failed, those do not that --keep-going would not begin."""
         for needed in self.waiting.values():
             needed.discard(stage)
+        self.progress.end(stage.addressing, ran=not future.exception() and bool(future.result()))
         if error := future.exception():
             self.failed[stage] = error
             skipped = list(self.waiting)

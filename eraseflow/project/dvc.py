@@ -56,11 +56,16 @@ def heal() -> None:
             RUNNING.unlink()
 
 
-if __name__ == "__main__":
+def patch() -> None:
+    """Let DVC in this process read and write its files as said above."""
     _common._dump_data = _yaml._dump_data = dump
     Lockfile.dump_stages = lock_file.dump_stages
     LOADERS[".yaml"] = load
     heal()
+
+
+if __name__ == "__main__":
+    patch()
     arguments = sys.argv[1:]
     while arguments and (given := re.fullmatch(r"--(slots|engine)=(.+)", arguments[0])):
         at_once.use(Engine(json.loads(given[2])) if given[1] == "slots" else Engine([], given[2]))

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from eraseflow.run import peak
+
 LOGS = Path(".work/logs")
 TOKEN = Path(".work/run")  # in the folder of a run: what tells it from other folders of the same path
 
@@ -38,7 +40,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended. seconds: of it alone.
+    """How a command ended. seconds: of it alone; memory: the most bytes that it had, 0 where that is not known.
 
     Of a command that did not run in the folder of the run: log: what it printed to its standard error; made: the hashes
     of its outputs, which lie in the remote; beside: small files beside these that DVC does not know, such as seconds.
@@ -47,6 +49,7 @@ class Done:
     code: int
     printed: bytes
     seconds: float
+    memory: int
     log: bytes | None = None
     made: Mapping[str, str] | None = None
     beside: Mapping[str, str] = field(default_factory=dict)
@@ -71,7 +74,8 @@ def call(task: Task, folder: Path, slot: Mapping[str, str], unwanted: Callable[[
         while True:
             try:
                 printed, _ = process.communicate(timeout=1)
-                return Done(process.returncode, printed, time.monotonic() - began)
+                seconds, memory = time.monotonic() - began, peak.take(log.parent, task.stage)
+                return Done(process.returncode, printed, seconds, memory)
             except subprocess.TimeoutExpired:
                 if unwanted():
                     process.terminate()

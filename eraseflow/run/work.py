@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,7 @@ def run(task: Task) -> Done:
     done = call(task, copy, slot, unwanted)
     log = log_of(task.stage, copy).read_bytes()
     if done.code:
-        return Done(done.code, done.printed, done.seconds, log, {})
+        return replace(done, log=log)
     with in_turn(copy):
         made = send(task, copy)
     beside = {
@@ -53,7 +54,7 @@ def run(task: Task) -> Done:
         for folder in {(copy / name).parent for name in made}
         for path in folder.glob(BESIDE)
     }
-    return Done(done.code, done.printed, done.seconds, log, made, beside)
+    return replace(done, log=log, made=made, beside=beside)
 
 
 @contextmanager
