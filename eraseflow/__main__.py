@@ -6,11 +6,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eraseflow import claims, full, home, launcher, memory, params, prompt_files, timings
+from eraseflow import claims, full, home, launcher, memory, params, prompt_files, timings, work_copy
 from eraseflow.mistakes import nearest
 from eraseflow.outside.notes import stale
 from eraseflow.project import locks
 from eraseflow.ready import ready
+from eraseflow.run import taken
 
 WORKER = (sys.executable, "-m", "eraseflow.run.worker")
 TRANSFER = {
@@ -40,6 +41,7 @@ def main() -> int | None:
         return None
     if arguments.command == "timings":
         timings.write(full.reports(everything) | claims.reports(everything))
+        taken.publish(work_copy.read_lock(work_copy.LOCK), Path())
         return None
     if arguments.command in ("full", "claims"):
         return {"full": full, "claims": claims}[arguments.command].run(everything, arguments.tables, for_dvc)

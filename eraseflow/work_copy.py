@@ -39,9 +39,9 @@ LOCK, PARAMS = Path("dvc.lock"), Path("params.yaml")
 CELLS = Path("data/cells")
 COPIED = Path(".dvc/tmp/copied")  # in the copy: the project's files
 NOTHING_MADE = -1
-READ = ("reports/judges.json", "reports/base/")  # what the report reads of reports/; the rest it writes
+READ = ("reports/judges.json", "reports/base/", "reports/taken.csv")  # of reports/; the rest the report writes
 BARE = ("table.csv", "outcomes.parquet")  # what is published of a table whose report nobody is to look at
-ELSEWHERE = ("judges.json", "reproduction.csv")  # the same in every report of a testbed
+ELSEWHERE = ("judges.json", "reproduction.csv", "taken.csv")  # the same in every report of a testbed
 
 
 def run_tables(

@@ -24,24 +24,23 @@ def can_leave(stage: Any) -> bool:
     A stage of several commands stays, for each of them would begin with removing its outputs.
     """
     single = isinstance(stage.cmd, str) and len(stage.cmd.splitlines()) == 1
-    return single and stage.addressing.partition("@")[0] not in HERE and all(out.use_cache for out in stage.outs)
+    return single and stage.name.partition("@")[0] not in HERE and all(out.use_cache for out in stage.outs)
 
 
 def task(stage: Any, needed: Iterable[Any], engine: Engine) -> Task:
     """Of a stage whose dependencies DVC has just hashed, without its command; needed: the stages that it depends on."""
     root = Path(stage.repo.root_dir)
     if not engine.address or not can_leave(stage):
-        return Task(stage.addressing, (), str(root), engine.token)
+        return Task(stage.name, (), str(root), engine.token)
     return Task(
-        stage.addressing,
+        stage.name,
         (),
         str(root),
         engine.token,
         params=(root / "params.yaml").read_text(encoding="utf-8"),
         reads={dep.def_path: dep.hash_info.value for dep in stage.deps if not isinstance(dep, ParamsDependency)},
         brought={
-            other.addressing: {out.def_path: out.hash_info.value for out in other.outs if out.use_cache}
-            for other in needed
+            other.name: {out.def_path: out.hash_info.value for out in other.outs if out.use_cache} for other in needed
         },
     )
 

@@ -38,10 +38,14 @@ def _transfer(project: Repo, hashes: Iterable[str], out: bool) -> None:
 
     def check(status) -> None:
         if status.missing:
-            raise RuntimeError(f"{source.path}: lacks {len(status.missing)} files that a stage reads or has made")
+            raise RuntimeError(f"{source.path}: lacks files that a stage reads or has made")
 
-    result = project.cloud.transfer(
-        source, target, wanted, cache_odb=source, shallow=False, validate_status=check, verify=target.verify
-    )
+    how = {"cache_odb": source, "shallow": False, "validate_status": check, "verify": target.verify}
+    try:
+        result = project.cloud.transfer(source, target, wanted, **how)
+    except FileNotFoundError:  # what lists a folder's files
+        raise RuntimeError(f"{source.path}: lacks files that a stage reads or has made") from None
+    except OSError as error:
+        raise RuntimeError(f"DVC's remote {remote.path} cannot be used: {error}") from None
     if result.failed:
         raise RuntimeError(f"{len(result.failed)} files could not be copied from {source.path} to {target.path}")

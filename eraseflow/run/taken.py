@@ -5,7 +5,7 @@ that of the default table into reports/taken.csv, so that a fresh clone knows, t
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from eraseflow.outputs import write_json
+from eraseflow.outputs import write_json, write_text
 
 HERE, PUBLISHED = Path(".work/taken.json"), Path("reports/taken.csv")
 COLUMNS = ["stage", "seconds", "memory_bytes"]
@@ -35,6 +35,13 @@ def known(project: Path) -> Taken:
         here = json.loads((project / HERE).read_text(encoding="utf-8"))
         found |= {stage: (seconds, memory) for stage, (seconds, memory) in here.items()}
     return of_testbed(found, project)
+
+
+def publish(stages: Iterable[str], project: Path) -> None:
+    """Write what is known here of these stages, in their order, where a clone finds it."""
+    found = known(project)
+    lines = [f"{stage},{found[stage][0]:.1f},{found[stage][1]:.0f}" for stage in stages if stage in found]
+    write_text("\n".join([",".join(COLUMNS), *lines, ""]), project / PUBLISHED)
 
 
 def of_testbed(stages: Mapping[str, Any], project: Path) -> dict[str, Any]:
