@@ -25,9 +25,10 @@ $(READY): requirements.txt pyproject.toml
 	.venv/bin/python -m pip install --disable-pip-version-check --no-deps -e .
 	touch $@
 
-# Regenerates whatever is out of date of the table that params.yaml names, JOBS stages at once, by default one a core.
+# Regenerates whatever is out of date of the table that params.yaml names: JOBS stages at once, by default one a core or
+# GPU, or on the workers of the Dask scheduler whose address ENGINE is (docs/scale.md).
 repro: setup
-	.venv/bin/python -m eraseflow repro $(if $(JOBS),--jobs $(JOBS)) -- $(ARGS)
+	.venv/bin/python -m eraseflow repro $(if $(JOBS),--jobs $(JOBS)) $(if $(ENGINE),--engine $(ENGINE)) -- $(ARGS)
 
 # The table that README and page claim anything from, three seeds, into reports/claims; hours, goes on after a stop.
 claims: setup

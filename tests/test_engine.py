@@ -186,7 +186,7 @@ def test_what_the_remote_lacks_is_said(folders, tmp_path):
         shutil.rmtree(tmp_path / "remote")
         shutil.copytree(whole, tmp_path / "remote")
         next(path for path in sorted((tmp_path / "remote").rglob(pattern)) if path.is_file()).unlink()
-        with pytest.raises(RuntimeError, match="remote.*: lacks files that a stage reads or has made"):
+        with pytest.raises(RuntimeError, match=r"remote.*: lacks files that a stage reads or has made"):
             work.bring(found, worker, "worker w")
 
 

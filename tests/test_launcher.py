@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -40,7 +39,8 @@ def project(tmp_path):
     (tmp_path / "eraseflow").mkdir()
     for module in ("__init__", "allocator", "finite", "home", "launcher", "memory", "outputs", "server", "stage"):
         shutil.copy(PACKAGE / f"{module}.py", tmp_path / "eraseflow")
-    shutil.copytree(PACKAGE / "project", tmp_path / "eraseflow" / "project")
+    for room in ("project", "run"):
+        shutil.copytree(PACKAGE / room, tmp_path / "eraseflow" / room)
     return tmp_path
 
 
@@ -321,7 +321,7 @@ def test_repro_hands_its_arguments_to_dvc(monkeypatch):
     monkeypatch.setattr(launcher, "run", lambda command, preload: seen.append(command) or 3)
     monkeypatch.setattr(sys, "argv", ["eraseflow", "repro", "--jobs", "3", "--", "-f", "base", "--dry"])
     assert __main__.main() == 3
-    assert seen == [[*launcher.DVC, "--at-once=3", "repro", "-f", "base", "--dry"]]
+    assert seen == [[*launcher.DVC, "--slots=[{}, {}, {}]", "repro", "-f", "base", "--dry"]]
 
 
 @pytest.mark.parametrize("jobs", ["0", "-1", "1.5", "two", "²"])
@@ -330,14 +330,6 @@ def test_jobs_are_a_number(monkeypatch, capsys, jobs):
     with pytest.raises(SystemExit):
         __main__.main()
     assert f"expected a whole number from 1 on, found '{jobs}'" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("cores", "gigabytes", "count"), [(1, 99, 1), (16, 99, 16), (16, 5, 3), (4, 0.5, 1)])
-def test_a_stage_a_core_where_there_is_the_memory(monkeypatch, cores, gigabytes, count):
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
-    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=int(gigabytes * 1e9)))
-    assert launcher.room("emoji") == count
-    assert launcher.room("sd14") == 1, "which has all cores, or the GPU"
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,6 @@ TO_SECOND |= {f"shutil.{name}" for name in ("copy", "copy2", "copyfile", "copytr
 GIVEN = {"replacing", "folder_beside"}
 BUFFER = "buffer"  # in memory
 EXCEPT = {
-    "eraseflow/project/at_once.py": ["log.open("],  # of what a stage says while it runs
     "eraseflow/edits.py": ["part.save("],  # Edit.save writes by the mechanism itself
     "eraseflow/emoji/denoiser.py": ["checkpoint.save("],  # which writes by the mechanism, too
     "eraseflow/emoji/judges.py": ["checkpoint.save("],
@@ -189,6 +188,9 @@ EXCEPT = {
     "eraseflow/emoji/tokenizer.py": ["bpe.model.save("],  # into a temporary folder
     "eraseflow/ledger.py": ["CLEAR.write_text("],  # a switch of the kernel's
     "eraseflow/project/locks.py": ["path.open(", "STAGES.open("],
+    "eraseflow/run/peak.py": ["path.write_text("],  # of a stage that imports little
+    "eraseflow/run/task.py": ["log.open("],  # of what a stage says while it runs
+    "eraseflow/run/work.py": ["(copy / TURN).open("],  # a lock
     "eraseflow/train.py": ["training.edit().save("],
     "eraseflow/tuning/trials.py": [".save(folder)"],  # an edit's
     "eraseflow/work_copy.py": ["log.open("],  # grows while the stages run

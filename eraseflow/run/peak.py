@@ -14,7 +14,8 @@ def leave() -> None:
     if not (stage := os.environ.get("DVC_STAGE")):
         return
     with suppress(OSError):
-        note(Path(".work/logs"), stage).write_text(str(_most()), encoding="utf-8")
+        path = note(Path(".work/logs"), stage)
+        path.write_text(str(_most()), encoding="utf-8")
 
 
 def take(logs: Path, stage: str) -> int:
