@@ -32,11 +32,11 @@ repro: setup
 
 # The table that README and page claim anything from, three seeds, into reports/claims; hours, goes on after a stop.
 claims: setup
-	.venv/bin/python -m eraseflow claims $(TABLES) -- $(ARGS)
+	.venv/bin/python -m eraseflow claims $(if $(ENGINE),--engine $(ENGINE)) $(TABLES) -- $(ARGS)
 
 # The table of all methods, concepts and attacks of the emoji testbed, into reports/full; hours, goes on after a stop.
 full: setup
-	.venv/bin/python -m eraseflow full $(TABLES) -- $(ARGS)
+	.venv/bin/python -m eraseflow full $(if $(ENGINE),--engine $(ENGINE)) $(TABLES) -- $(ARGS)
 
 # As many trials of the settings of every method and attack on the validation concepts, into reports/tuning; hours, goes
 # on after a stop. It changes no setting.

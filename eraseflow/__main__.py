@@ -12,6 +12,7 @@ from eraseflow.outside.notes import stale
 from eraseflow.project import locks
 from eraseflow.ready import ready
 from eraseflow.run import taken
+from eraseflow.run.slots import places
 
 WORKER = (sys.executable, "-m", "eraseflow.run.worker")
 TRANSFER = {
@@ -44,17 +45,16 @@ def main() -> int | None:
         taken.publish(work_copy.read_lock(work_copy.LOCK), Path())
         return None
     if arguments.command in ("full", "claims"):
-        return {"full": full, "claims": claims}[arguments.command].run(everything, arguments.tables, for_dvc)
+        command = {"full": full, "claims": claims}[arguments.command]
+        return command.run(everything, arguments.tables, for_dvc, arguments.engine)
     ready(everything)
     table = everything.table
-    if arguments.command in ("repro", "worker"):
-        from eraseflow.run.slots import slots
-
-        places = slots(table.testbed, arguments.jobs)
     if arguments.command == "worker":
-        return launcher.run([*WORKER, arguments.address, json.dumps(places)], launcher.PRELOAD)
+        slots = json.dumps(places(table.testbed, arguments.jobs).slots)
+        return launcher.run([*WORKER, arguments.address, slots], launcher.PRELOAD)
     if arguments.command == "repro":
-        return launcher.take_note(everything, for_dvc) or launcher.repro(for_dvc, places, arguments.engine)
+        before = places(table.testbed, arguments.jobs, arguments.engine).for_dvc()
+        return launcher.take_note(everything, for_dvc) or launcher.repro(for_dvc, before)
     if arguments.command == "transfer":
         transfer(everything, arguments)
         return None
@@ -96,22 +96,23 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("plan", help="what `repro` would run, and the time, memory and disk that this may take")
     rule = "Arguments for `dvc repro` come after --, such as -- --pull (`-- --help` lists them)."
     usage, say = "python -m eraseflow {} [-- DVC'S ARGUMENTS]", "check, then `dvc repro`"
+    of_engine = "address of a Dask scheduler, on whose workers the stages run instead of on this machine; docs/scale.md"
     run = usage.format("repro [--jobs N | --engine ADDRESS]")
     repro = commands.add_parser("repro", usage=run, help=say, description=f"{say.capitalize()}. {rule}")
+    repro.add_argument("--engine", metavar="ADDRESS", default="", help=of_engine)
     how_many = "stages at once; by default one a core where a stage computes on one, as emoji's do, or one a GPU"
     worker = commands.add_parser("worker", help="run stages for another folder's `repro --engine ADDRESS`, until ended")
     worker.add_argument("address", metavar="ADDRESS", help="of the scheduler, such as tcp://10.0.0.1:8786")
     for run_here in (repro, worker):
         run_here.add_argument("--jobs", type=positive, metavar="N", default=0, help=how_many)
-    of_engine = "address of a Dask scheduler, on whose workers the stages run instead of on this machine; docs/scale.md"
-    repro.add_argument("--engine", metavar="ADDRESS", default="", help=of_engine)
     for command, say, example in (
         ("claims", "the table that claims are made from, with several seeds, into reports/claims", "unicorn-seed-1"),
         ("full", "the tables of everything on emoji, into reports/full", "unicorn"),
     ):
-        how = usage.format(f"{command} [TABLE ...]")
+        how = usage.format(f"{command} [--engine ADDRESS] [TABLE ...]")
         of_all = commands.add_parser(command, usage=how, help=say, description=f"Make {say}. {rule}")
         of_all.add_argument("tables", nargs="*", metavar="TABLE", help=f"such as {example}; all of them if left out")
+        of_all.add_argument("--engine", metavar="ADDRESS", default="", help=of_engine)
     commands.add_parser("timings", help="write seconds measured here into timings.csv, which reports read")
     commands.add_parser("clean-work", help="remove .work: what stopped stages left to go on with, and tables' copies")
     replay = commands.add_parser("transfer", help="replay the adversarial prompts found on one method against another")

@@ -54,11 +54,11 @@ def tables(params: Params) -> dict[str, Table]:
     }
 
 
-def run(params: Params, names: Sequence[str], for_dvc: Sequence[str] = ()) -> int:
+def run(params: Params, names: Sequence[str], for_dvc: Sequence[str] = (), engine: str = "") -> int:
     """Run the tables and put their reports into reports/claims, and the verdicts beside it; returns an exit code.
 
-    names: of tables, all of them if there is none. for_dvc: arguments of each `dvc repro`, such as --pull.
-    Raises: SystemExit with one line where something is wrong or missing, before any stage has begun.
+    names: of tables, all of them if there is none. for_dvc: arguments of each `dvc repro`, such as --pull. engine: see
+    run/slots.py. Raises: SystemExit with one line where something is wrong or missing, before any stage has begun.
     """
     every, whole = tables(params), table(params)
 
@@ -70,7 +70,7 @@ def run(params: Params, names: Sequence[str], for_dvc: Sequence[str] = ()) -> in
     made = tables_of.Tables(
         "claims", every, COPIES, REPORT, PURPOSE, _bare(params), left_out(tables_of.of(params, whole), Path())
     )
-    return tables_of.run(made, check, names, for_dvc, lambda: summarise(params, REPORT, VERDICTS))
+    return tables_of.run(made, check, names, for_dvc, engine, lambda: summarise(params, REPORT, VERDICTS))
 
 
 def _bare(params: Params) -> list[str]:

@@ -44,11 +44,11 @@ def tables(params: Params) -> dict[str, Table]:
     return {name: full.model_copy(update={"concepts": [name]}) for name in full.concepts}
 
 
-def run(params: Params, names: Sequence[str], for_dvc: Sequence[str] = ()) -> int:
+def run(params: Params, names: Sequence[str], for_dvc: Sequence[str] = (), engine: str = "") -> int:
     """Run the tables and put their reports into reports/full; returns an exit code.
 
-    names: of tables, all of them if there is none. for_dvc: arguments of each `dvc repro`, such as --pull.
-    Raises: SystemExit with one line where something is wrong or missing, before any stage has begun.
+    names: of tables, all of them if there is none. for_dvc: arguments of each `dvc repro`, such as --pull. engine: see
+    run/slots.py. Raises: SystemExit with one line where something is wrong or missing, before any stage has begun.
     """
     full = tables_of.of(params, table(params))
 
@@ -57,7 +57,7 @@ def run(params: Params, names: Sequence[str], for_dvc: Sequence[str] = ()) -> in
         ready(full)
 
     made = tables_of.Tables("full", tables(params), COPIES, REPORT, PURPOSE, linked=left_out(full, Path()))
-    return tables_of.run(made, check, names, for_dvc, lambda: summarise(full, REPORT))
+    return tables_of.run(made, check, names, for_dvc, engine, lambda: summarise(full, REPORT))
 
 
 def reports(params: Params) -> dict[Path, tuple[Table, Path]]:

@@ -5,7 +5,6 @@ These imports take ten seconds a process; a fork of a process that has done them
 
 import contextlib
 import functools
-import json
 import os
 import shutil
 import signal
@@ -14,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,15 +70,14 @@ def take_note(params: "Params", arguments: Sequence[str] = ()) -> int:
     return repro(["--single-item", "--force", *again]) if again and "--dry" not in arguments else 0
 
 
-def repro(arguments: Sequence[str], slots: Sequence[Mapping[str, str]] = ({},), engine: str = "") -> int:
+def repro(arguments: Sequence[str], before: Sequence[str] = ()) -> int:
     """`dvc repro` with these arguments; returns its exit code.
 
-    slots: as many stages run at once, each with these environment variables. engine: the address of a cluster's
-    scheduler, whose workers have them instead. Raises: SystemExit where it runs here already.
+    before: where the stages run (run/slots.py), if not one after another here. Raises: SystemExit where it runs here
+    already.
     """
-    where = [f"--engine={engine}"] if engine else [f"--slots={json.dumps(list(slots))}"] if len(slots) > 1 else []
     with locks.alone(locks.REPRO, "`repro`"):
-        return run([*DVC, *where, "repro", *arguments], PRELOAD)
+        return run([*DVC, *before, "repro", *arguments], PRELOAD)
 
 
 def run(command: Sequence[str], preload: Sequence[str]) -> int:

@@ -9,7 +9,7 @@ from eraseflow.mistakes import nearest
 from eraseflow.outputs import heal
 from eraseflow.params import Params, Table
 from eraseflow.project import locks
-from eraseflow.run.slots import slots
+from eraseflow.run.slots import places
 from eraseflow.work_copy import CELLS, run_tables
 
 
@@ -31,7 +31,12 @@ class Tables:
 
 
 def run(
-    made: Tables, check: Callable[[], None], names: Sequence[str], for_dvc: Sequence[str], summarise: Callable[[], None]
+    made: Tables,
+    check: Callable[[], None],
+    names: Sequence[str],
+    for_dvc: Sequence[str],
+    engine: str,
+    summarise: Callable[[], None],
 ) -> int:
     """Check, run the tables of these names (all, if there is none), and put them side by side; returns an exit code.
 
@@ -45,8 +50,8 @@ def run(
     with locks.alone(locks.FULL, "`full` or `claims`"):
         for name in made.tables:
             heal(made.out / name)
-        places = slots(next(iter(made.tables.values())).testbed)
-        code = run_tables(chosen, made.copies, made.out, made.purpose, made.bare, for_dvc, places, made.linked)
+        there = places(next(iter(made.tables.values())).testbed, engine=engine)
+        code = run_tables(chosen, made.copies, made.out, made.purpose, made.bare, for_dvc, there, made.linked)
         if code == 0:
             name_strangers(made.out, list(made.tables))
             summarise()

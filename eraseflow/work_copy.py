@@ -32,7 +32,7 @@ from eraseflow.outputs import copy_file, replacing, write_csv, write_json, write
 from eraseflow.outside import notes
 from eraseflow.params import Params, Table, load
 from eraseflow.project import files
-from eraseflow.run.slots import Slots
+from eraseflow.run.slots import Places
 from eraseflow.server import die_with
 
 LOCK, PARAMS = Path("dvc.lock"), Path("params.yaml")
@@ -51,7 +51,7 @@ def run_tables(
     purpose: str,
     bare: Sequence[str],
     arguments: Sequence[str],
-    slots: Slots,
+    places: Places,
     linked: Sequence[str] = (),
 ) -> int:
     """Run each table in its copy of the folder we are in; its report and dvc.lock go to `out`/name, once it is done.
@@ -59,20 +59,20 @@ def run_tables(
     A table whose cells were made elsewhere, by the same code and params, stays as it is published, for its cells are
     not here. purpose: stands at the head of their reports. bare: the tables of whose report only BARE is wanted.
     arguments: of each `dvc repro`, such as --pull; then no table is left out. linked: see `left_out`. What DVC and the
-    stages print goes into a log beside the copy. slots: places for stages, of different tables first. Returns an exit
+    stages print goes into a log beside the copy. places: of stages, of different tables first. Returns an exit
     code; where one table fails, the workers end with those that they have begun.
     """
-    workers = min(len(slots), len(tables))
-    print(f"{len(tables)} tables, {workers} at a time; what they print goes to {copies}/*.log", flush=True)
+    shares = places.shares(len(tables))
+    print(f"{len(tables)} tables, {len(shares)} at a time; what they print goes to {copies}/*.log", flush=True)
     spawn = multiprocessing.get_context("spawn")
     todo, following = list(tables.items()), spawn.Value("i", 0)
     team = [
         spawn.Process(
             target=_work,
-            args=(todo, following, copies, out, purpose, bare, arguments, slots[place::workers], linked),
+            args=(todo, following, copies, out, purpose, bare, arguments, share.for_dvc(), linked),
             daemon=True,
         )
-        for place in range(workers)
+        for share in shares
     ]
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # and with us end the workers
     for worker in team:
@@ -90,7 +90,7 @@ def _work(
     purpose: str,
     bare: Sequence[str],
     arguments: Sequence[str],
-    slots: Slots,
+    before: Sequence[str],
     linked: Sequence[str],
 ) -> None:
     """Run one table after another, until none is left that no worker has taken."""
@@ -109,7 +109,7 @@ def _work(
             for stream in (1, 2):
                 os.dup2(printed.fileno(), stream)
         try:
-            code = _run_table(table, purpose, project, copies / name, project / out / name, arguments, slots, linked)
+            code = _run_table(table, purpose, project, copies / name, project / out / name, arguments, before, linked)
             if code == 0:
                 publish(copies / name, out / name, BARE if name in bare else None, files.commit(project))
         except (SystemExit, OSError) as end:
@@ -133,7 +133,7 @@ def _run_table(
     copy: Path,
     published: Path,
     arguments: Sequence[str],
-    slots: Slots,
+    before: Sequence[str],
     linked: Sequence[str],
 ) -> int | None:
     """An exit code, or NOTHING_MADE; None where the published table is of these very cells, which are not here."""
@@ -146,7 +146,7 @@ def _run_table(
             return code
         if fresh and not arguments and (published / LOCK).exists() and unchanged():
             return None
-        return launcher.repro(arguments, slots) or (0 if not arguments or up_to_date() else NOTHING_MADE)
+        return launcher.repro(arguments, before) or (0 if not arguments or up_to_date() else NOTHING_MADE)
 
 
 def up_to_date() -> bool:

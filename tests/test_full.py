@@ -19,6 +19,7 @@ from eraseflow import full, launcher, outputs, tables, timings, work_copy
 from eraseflow.params import Method, load
 from eraseflow.project import files
 from eraseflow.report import whole
+from eraseflow.run.slots import Places
 
 pytestmark = pytest.mark.slow
 
@@ -68,7 +69,7 @@ def test_the_copy_follows_the_project_and_keeps_its_results(project):
     copy = project / full.COPIES / "rose"
     work_copy.prepare(project, copy, project / RECORD)
     copied = {str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()}
-    assert {"eraseflow/a.py", "eraseflow/b.py", "reports/judges.json", "params.yaml"} <= copied
+    assert {"eraseflow/a.py", "eraseflow/b.py", "reports/judges.json"} <= copied and "params.yaml" not in copied
     assert "reports/table.csv" not in copied
     assert (copy / "reports" / timings.FILE).read_text() == ",".join(timings.COLUMNS) + "\n"
     assert work_copy.read_lock(copy / "dvc.lock") == {"base": {"cmd": "new"}, "train@rose-esd": {"cmd": "full"}}
@@ -159,7 +160,10 @@ def test_a_table_that_fails_ends_the_others_and_says_where_to_look(project, monk
     table = load().table
     monkeypatch.chdir(project)  # whose params.yaml has nothing but a table
     assert (
-        work_copy.run_tables({"rose": table, "lily": table}, full.COPIES, full.REPORT, full.PURPOSE, [], ["-f"], 1) != 0
+        work_copy.run_tables(
+            {"rose": table, "lily": table}, full.COPIES, full.REPORT, full.PURPOSE, [], ["-f"], Places()
+        )
+        != 0
     )
     lines = capfd.readouterr().out.splitlines()
     failed = "rose: failed, see .work/full/rose.log (1 of 2)"

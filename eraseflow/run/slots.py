@@ -1,9 +1,11 @@
 """The places of this machine in which stages can run at once: cores, or GPUs."""
 
+import json
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -11,13 +13,38 @@ import psutil
 from eraseflow import timings
 from eraseflow.definitions import definition
 
-Slots = list[Mapping[str, str]]  # the environment variables of each
 MEMORY = 1_500_000_000  # bytes of a stage that computes on one core; the largest of the default table has 1.2 GB
 FILLED = 0.9  # the part of a GPU's memory that stages may have; the rest is for CUDA itself and for fragments
+RUNS = 8  # that go on at once where a cluster's workers compute; each process of theirs has 0.4 GB
 QUERY = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits"]
 
 
-def slots(testbed: str, jobs: int = 0) -> Slots:
+@dataclass(frozen=True)
+class Places:
+    """slots: of this machine, each with its environment variables; engine: address of a scheduler, instead of them."""
+
+    slots: Sequence[Mapping[str, str]] = ({},)
+    engine: str = ""
+
+    def for_dvc(self) -> list[str]:
+        """What project/dvc.py reads before DVC's own arguments."""
+        if self.engine:
+            return [f"--engine={self.engine}"]
+        return [f"--slots={json.dumps(list(self.slots))}"] if len(self.slots) > 1 else []
+
+    def shares(self, count: int) -> "list[Places]":
+        """For so many runs at the same time, or fewer if there are not so many places."""
+        if self.engine:
+            return [self] * min(count, RUNS)
+        count = min(count, len(self.slots))
+        return [Places(self.slots[place::count]) for place in range(count)]
+
+
+def places(testbed: str, jobs: int = 0, engine: str = "") -> Places:
+    return Places(engine=engine) if engine else Places(slots(testbed, jobs))
+
+
+def slots(testbed: str, jobs: int = 0) -> list[Mapping[str, str]]:
     """So many as `jobs` says, on the GPUs in turn; if that is 0, so many as fit.
 
     One a core if the testbed computes a stage on one, and there is the memory for it. Else one a GPU, or as many as the
