@@ -31,7 +31,9 @@ def main() -> int | None:
     if arguments.command == "plan":
         from eraseflow.run import plan
 
-        print(plan.text(plan.plan(params.written(), Path())))
+        everything = params.written()
+        of = {"claims": claims, "full": full}.get(arguments.tables)
+        print(plan.text(plan.of_tables(of.made(everything), everything) if of else plan.plan(everything, Path())))
         return None
     everything = params.load()
     if arguments.command == "export":
@@ -93,7 +95,8 @@ def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(prog="python -m eraseflow", description="A benchmark of concept erasure.")
     commands = options.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("check", help="check params.yaml and the files it names, and fetch what the table needs")
-    commands.add_parser("plan", help="what `repro` would run, and the time, memory and disk that this may take")
+    of_plan = "what `repro`, `claims` or `full` would run, and the time, memory and disk that this may take"
+    commands.add_parser("plan", help=of_plan).add_argument("tables", nargs="?", choices=["repro", "claims", "full"])
     rule = "Arguments for `dvc repro` come after --, such as -- --pull (`-- --help` lists them)."
     usage, say = "python -m eraseflow {} [-- DVC'S ARGUMENTS]", "check, then `dvc repro`"
     of_engine = "address of a Dask scheduler, on whose workers the stages run instead of on this machine; docs/scale.md"

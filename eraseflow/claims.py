@@ -67,10 +67,12 @@ def run(params: Params, names: Sequence[str], for_dvc: Sequence[str] = (), engin
             check_table(tables_of.of(params, one), Path())
         ready(tables_of.of(params, whole))
 
-    made = tables_of.Tables(
-        "claims", every, COPIES, REPORT, PURPOSE, _bare(params), left_out(tables_of.of(params, whole), Path())
-    )
-    return tables_of.run(made, check, names, for_dvc, engine, lambda: summarise(params, REPORT, VERDICTS))
+    return tables_of.run(made(params), check, names, for_dvc, engine, lambda: summarise(params, REPORT, VERDICTS))
+
+
+def made(params: Params) -> tables_of.Tables:
+    linked = left_out(tables_of.of(params, table(params)), Path())
+    return tables_of.Tables("claims", tables(params), COPIES, REPORT, PURPOSE, _bare(params), linked)
 
 
 def _bare(params: Params) -> list[str]:

@@ -56,8 +56,12 @@ def run(params: Params, names: Sequence[str], for_dvc: Sequence[str] = (), engin
         check_table(full, Path())
         ready(full)
 
-    made = tables_of.Tables("full", tables(params), COPIES, REPORT, PURPOSE, linked=left_out(full, Path()))
-    return tables_of.run(made, check, names, for_dvc, engine, lambda: summarise(full, REPORT))
+    return tables_of.run(made(params), check, names, for_dvc, engine, lambda: summarise(full, REPORT))
+
+
+def made(params: Params) -> tables_of.Tables:
+    linked = left_out(tables_of.of(params, table(params)), Path())
+    return tables_of.Tables("full", tables(params), COPIES, REPORT, PURPOSE, linked=linked)
 
 
 def reports(params: Params) -> dict[Path, tuple[Table, Path]]:

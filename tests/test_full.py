@@ -310,7 +310,7 @@ def test_only_a_report_that_has_been_made_is_published(project, monkeypatch, han
     copy, table = project / full.COPIES / "rose", PARAMS.table
 
     def run(*arguments: str) -> int | None:
-        return work_copy._run_table(table, "To look at.", project, copy, project / RECORD.parent, arguments, 1, [])
+        return work_copy._run_table(table, "To look at.", project, copy, project / RECORD.parent, arguments, [], [])
 
     assert run("--dry") not in (0, None)
     assert run("--single-item", "base") == work_copy.NOTHING_MADE

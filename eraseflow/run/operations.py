@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from eraseflow import prompt_files
+from eraseflow.definitions import definition
 from eraseflow.params import Params, of_kind
 
 COSTS = Path("reports/costs.csv")  # passes of the default table's trainings
@@ -24,7 +25,9 @@ PUBLISHED = {"sample_size": 64, "cross_attention_dim": 768}
 
 
 def seconds(stage: str, params: Params) -> float | None:
-    """At SPEED; None where its passes are not known."""
+    """At SPEED; None where its passes are not known, or the testbed is one for processors."""
+    if definition("testbeds", params.table.testbed, "THREADS", None) == 1:
+        return None
     count = passes(stage, params)
     return None if count is None else count * of_a_pass(params.testbeds[params.table.testbed].model) / SPEED
 
@@ -53,7 +56,9 @@ def disk(stage: str, params: Params) -> float | None:
     """Bytes of the pictures that a stage draws, as far as these are known."""
     kind, _, names = stage.partition("@")
     side = 8 * PUBLISHED["sample_size"]
-    return PNG * 3 * side**2 * pictures(params, names.split("-")[0]) if kind == "sample" else None
+    if kind != "sample" or definition("testbeds", params.table.testbed, "THREADS", None) == 1:
+        return None
+    return PNG * 3 * side**2 * pictures(params, names.split("-")[0])
 
 
 def pictures(params: Params, concept: str) -> int:
@@ -64,6 +69,8 @@ def pictures(params: Params, concept: str) -> int:
 
 def training(params: Params, concept: str, row: str) -> float | None:
     """As many passes as the row's training on emoji has taken, in proportion to the settings that say how often."""
+    if not COSTS.is_file():
+        return None
     costs = pd.read_csv(COSTS)
     total = 0.0
     for part in params.parts(row):

@@ -8,8 +8,8 @@ import hashlib
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import chdir, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,18 @@ import yaml
 from dvc.repo import Repo
 from dvc.repo.reproduce import get_active_graph, plan_repro
 
-from eraseflow import rows
+from eraseflow import rows, work_copy
+from eraseflow.outputs import copy_file
 from eraseflow.outside import notes
-from eraseflow.params import Params
+from eraseflow.params import Params, written
 from eraseflow.project import dvc
 from eraseflow.run import operations, taken
 from eraseflow.run.progress import clock
 from eraseflow.run.schedule import makespan, tails
+from eraseflow.tables import Tables
 
 WORKERS = (1, 2, 8, 64)
+COPY = ".work/plan"  # of the project, for what the tables of `claims` and `full` differ in
 LISTED = 5  # stages of the longest chain that are named
 
 
@@ -44,10 +47,39 @@ class Stage:
     disk: float | None = None
 
 
-def plan(params: Params, project: Path) -> dict[str, Stage]:
-    """The stages that `repro` would run, at most, each after those that it needs."""
-    graph = stale(params, project)
-    measured, sizes = taken.known(project), disk(project)
+def of_tables(made: Tables, everything: Params) -> dict[str, Stage]:
+    """The stages that `claims` or `full` would run, at most, by table and name; of a published table whose cells would
+    stay none. For one after the other dvc.yaml is looked at in a copy of the project, below .work.
+    """
+    project, copy, found = Path.cwd(), Path(COPY).absolute(), {}
+    noted, measured = hashes(everything), taken.known(project)
+    for name, table in made.tables.items():
+        record, own = made.out / name / work_copy.LOCK, project / made.copies / name / work_copy.LOCK
+        (copy / work_copy.LOCK).unlink(missing_ok=True)
+        work_copy.prepare(project, copy, record, made.linked)
+        work_copy.write_lock(
+            copy / work_copy.LOCK, work_copy.read_lock(copy / work_copy.LOCK) | work_copy.read_lock(own)
+        )
+        copy_file(project / work_copy.PARAMS, copy / work_copy.PARAMS)
+        with chdir(copy):
+            work_copy.write_table(table, made.purpose)
+            stages = plan(written(), copy, noted, measured | taken.known(project / made.copies / name))
+        if any("@" in stage and not stage.startswith("concept@") for stage in stages):
+            renamed = {stage: f"{name}/{stage}" for stage in stages}
+            for stage, entry in stages.items():
+                found[renamed[stage]] = replace(entry, needs=frozenset(renamed[other] for other in entry.needs))
+    return found
+
+
+def plan(
+    params: Params, project: Path, noted: Mapping[str, str] | None = None, measured: taken.Taken | None = None
+) -> dict[str, Stage]:
+    """The stages that `repro` would run, at most, each after those that it needs.
+
+    noted: `hashes`, and measured: taken.known, where they are known already.
+    """
+    graph, sizes = stale(params, project, hashes(params) if noted is None else noted), disk(project)
+    measured = taken.known(project) if measured is None else measured
     found = {}
     for name in reversed(list(nx.topological_sort(graph))):
         like = taken.like(name, measured)
@@ -59,14 +91,14 @@ def plan(params: Params, project: Path) -> dict[str, Stage]:
     return found
 
 
-def stale(params: Params, project: Path) -> nx.DiGraph:
+def stale(params: Params, project: Path, noted: Mapping[str, str]) -> nx.DiGraph:
     """The names of the stages that would run, with an edge from each to those that it waits for.
 
     That is those that DVC or outside/ finds changed, and all that depend on them; but of `methods`, which runs after
     each edit of the code, those alone whose note would be another.
     """
     dvc.patch()
-    noted, again = hashes(params), set()
+    again = set()
     with suppress(SystemExit, OSError):  # a file outside is not there yet: then what reads it has not run
         again = set(notes.stale(params))
     found: list[Any] = []
@@ -104,10 +136,10 @@ def text(stages: Mapping[str, Stage]) -> str:
     """For the terminal."""
     if not stages:
         return "nothing to do: every stage is as code, params and dvc.lock say"
-    kinds = Counter(name.partition("@")[0] for name in stages)
+    kinds = Counter(map(_kind, stages))
     lines = [f"{'stage':<12}{'to run':>8}{'time':>16}{'memory':>10}{'disk':>10}"]
     for kind, count in kinds.items():
-        mine = [stage for name, stage in stages.items() if name.partition("@")[0] == kind]
+        mine = [stage for name, stage in stages.items() if _kind(name) == kind]
         memory, size = max(stage.memory or 0 for stage in mine), sum(stage.disk or 0 for stage in mine)
         known = [stage.seconds for stage in mine if stage.seconds is not None]
         time = clock(sum(known)) + "*" * any(stage.reckoned for stage in mine) if known else "not known"
@@ -136,6 +168,11 @@ def _chain(longest: Mapping[str, float], needs: Mapping[str, frozenset[str]]) ->
     while users := [name for name, before in needs.items() if chain[-1] in before]:
         chain.append(max(users, key=lambda name: longest[name]))
     return ", ".join(chain)
+
+
+def _kind(name: str) -> str:
+    """Of a stage, be it one of a table."""
+    return name.rpartition("/")[2].partition("@")[0]
 
 
 def _bytes(count: float) -> str:
