@@ -70,6 +70,30 @@ def test_nothing_to_do_runs_nothing(made):
     assert repro(made) == set()
 
 
+PLAN = "from pathlib import Path; from eraseflow import params; from eraseflow.run import plan; " + (
+    "print(*plan.plan(params.written(), Path()), sep='\\n')"
+)
+
+
+def planned(folder: Path) -> set[str]:
+    return set(call(folder, sys.executable, "-c", PLAN, PYTHONPATH=str(folder)).stdout.split())
+
+
+def test_the_plan_is_what_runs(chain):
+    assert planned(chain) == set()
+    said = call(chain, sys.executable, "-m", "eraseflow", "plan").stdout
+    assert said == "nothing to do: every stage is as code, params and dvc.lock say\n"
+    module = chain / "eraseflow/methods/uce.py"
+    module.write_text(module.read_text() + "\n# An edit that moves no number.\n")
+    edit_params(chain, lambda raw: raw["table"].update(methods=["original", "uce", "safree"]))
+    will = planned(chain)
+    new = cells(["unicorn"], ["safree"], ["random_prefix"])
+    assert will == new | cells(["unicorn"], ["uce"], ["random_prefix"]) | {"methods", "report"}
+    said = call(chain, sys.executable, "-m", "eraseflow", "plan").stdout
+    assert "10 stages, at most" in said and "not known" not in said, "like stages were measured"
+    assert repro(chain) == new | {"methods", "report", "train@unicorn-uce"}, "whose edit came out as it was"
+
+
 def test_a_new_concept_adds_exactly_its_cells_and_a_removed_one_leaves_the_report(chain):
     edit_params(chain, lambda raw: raw["table"].update(concepts=["unicorn", "champagne_bottle"], methods=["uce"]))
     added = cells(["champagne_bottle"], ["uce"], ["random_prefix"])

@@ -105,10 +105,15 @@ def of_a_pass(model: str) -> float:
     from diffusers import UNet2DConditionModel
     from torch.utils.flop_counter import FlopCounterMode
 
-    config = Path(model, "unet/config.json")
-    shape = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else PUBLISHED
+    shape, tokens = PUBLISHED, 77
+    if Path(model, "unet/config.json").is_file():
+        shape, text = (
+            json.loads(Path(model, part, "config.json").read_text(encoding="utf-8"))
+            for part in ("unet", "text_encoder")
+        )
+        tokens = text["max_position_embeddings"]
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as count:
         unet = UNet2DConditionModel.from_config(shape)
         side, width = unet.config["sample_size"], unet.config["cross_attention_dim"]
-        unet(torch.empty(1, unet.config["in_channels"], side, side), torch.empty(1), torch.empty(1, 77, width))
+        unet(torch.empty(1, unet.config["in_channels"], side, side), torch.empty(1), torch.empty(1, tokens, width))
     return float(count.get_total_flops())
