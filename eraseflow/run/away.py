@@ -31,7 +31,7 @@ def task(stage: Any, needed: Iterable[Any], engine: Engine) -> Task:
     """Of a stage whose dependencies DVC has just hashed, without its command; needed: the stages that it depends on."""
     root = Path(stage.repo.root_dir)
     if not engine.address or not can_leave(stage):
-        return Task(stage.name, (), str(root), engine.token)
+        return Task(stage.name, (), str(root), engine.token, stays=True)
     return Task(
         stage.name,
         (),
@@ -57,7 +57,7 @@ class Away:
 
     def run(self, task: Task) -> Done:
         """Raises: RuntimeError with one line where no worker could run it."""
-        if self.engine.address and not task.reads:
+        if self.engine.address and task.stays:
             return call(task, Path(task.folder), {}, lambda: False)
         if self.engine.address and not self.engine.shared:
             with self.turn, Repo(self.root) as repo:

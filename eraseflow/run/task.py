@@ -17,7 +17,8 @@ TOKEN = Path(".work/run")  # in the folder of a run: what tells it from other fo
 class Task:
     """The command of a stage, for the folder of the run that it belongs to.
 
-    A worker that does not reach that folder needs the rest. params: the text of params.yaml. reads: the hash of each
+    stays: it runs on the machine of the run. A worker that was not started in that folder needs the rest. params: the
+    text of params.yaml. reads: the hash of each
     path that the stage depends on. brought: by stage the outputs of other stages that it may read, with their hashes.
     """
 
@@ -25,6 +26,7 @@ class Task:
     command: Sequence[str]
     folder: str
     token: str
+    stays: bool = False
     params: str = ""
     reads: Mapping[str, str] = field(default_factory=dict)
     brought: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
