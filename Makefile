@@ -18,10 +18,10 @@ LOCKED := import fcntl, os, subprocess, sys; os.makedirs(".work", exist_ok=True)
 setup:
 	@$(PYTHON) -c '$(LOCKED)' $(MAKE) --no-print-directory -s $(READY)
 
-$(READY): requirements.txt pyproject.toml
+$(READY): requirements.txt requirements-test.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make setup PYTHON=python3.12")'
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --disable-pip-version-check -r requirements.txt
+	.venv/bin/python -m pip install --disable-pip-version-check -r requirements.txt -r requirements-test.txt
 	.venv/bin/python -m pip install --disable-pip-version-check --no-deps -e .
 	touch $@
 

@@ -24,6 +24,11 @@ TRANSFER = {
 
 
 def main() -> int | None:
+    if sys.argv[1:2] == ["train"]:  # which has options of its own, those of the authors' command
+        from eraseflow.train import main as train
+
+        train(sys.argv[2:])
+        return None
     arguments, for_dvc = read(sys.argv[1:])
     if arguments.command == "clean-work":
         locks.clean_work()
@@ -116,6 +121,7 @@ def parser() -> argparse.ArgumentParser:
         of_all = commands.add_parser(command, usage=how, help=say, description=f"Make {say}. {rule}")
         of_all.add_argument("tables", nargs="*", metavar="TABLE", help=f"such as {example}; all of them if left out")
         of_all.add_argument("--engine", metavar="ADDRESS", default="", help=of_engine)
+    commands.add_parser("train", help="EraseFlow's training on its own, with the options of the authors' command")
     commands.add_parser("timings", help="write seconds measured here into timings.csv, which reports read")
     commands.add_parser("clean-work", help="remove .work: what stopped stages left to go on with, and tables' copies")
     replay = commands.add_parser("transfer", help="replay the adversarial prompts found on one method against another")

@@ -13,6 +13,7 @@ import argparse
 import importlib.util
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -200,8 +201,9 @@ def resume(training: "Training", identity: dict, folder: Path) -> None:
     training.go_on(state)
 
 
-def main() -> None:
-    options = parser().parse_args()
+def main(arguments: Sequence[str] | None = None) -> None:
+    """arguments: of the process if left out."""
+    options = parser().parse_args(arguments)
     settings = settings_of(options)
     check(options)
     precision = PRECISIONS[options.mixed_precision]

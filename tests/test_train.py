@@ -17,7 +17,7 @@ from miniature_sd import build
 from project_clone import ENVIRONMENT, ROOT, as_stage, call, hand_over
 from safetensors.torch import load_file
 
-from eraseflow import params, train
+from eraseflow import __main__, params, train
 from eraseflow.testbeds import sd14
 
 # The README's command, word for word but for the model, and smaller where only time is at stake.
@@ -46,6 +46,15 @@ def trained(tmp_path_factory, model) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("trained")
     done = run(folder, *PUBLISHED, "--model_id", model)
     return folder, done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("command", [["eraseflow", "train"], ["eraseflow.train"]])
+def test_the_command_by_either_name(command, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [command[0], *command[1:], "--target_prompt", "unicorn"])
+    with pytest.raises(
+        SystemExit, match=r"required: --anchor_prompt, --name \(see python -m eraseflow.train --help\)$"
+    ):
+        (__main__.main if command[1:] else train.main)()
 
 
 def test_the_default_model_is_that_of_the_testbed():
