@@ -126,7 +126,8 @@ def test_stages_at_the_same_time(project):
 
 def test_project_code_is_read_anew_by_every_stage(project):
     write(project, "from eraseflow import NUMBER\nprint(NUMBER, sorted(m for m in sys.modules if 'eraseflow' in m))")
-    loaded = "['eraseflow', 'eraseflow.memory', 'eraseflow.project', 'eraseflow.project.locks', 'eraseflow.stage']"
+    names = ["", ".memory", ".project", ".project.locks", ".run", ".run.peak", ".stage"]
+    loaded = [f"eraseflow{name}" for name in names]
     change = "echo NUMBER = {} >eraseflow/__init__.py; python stages/it.py; "
     shown = output(project, change.format(1) + change.format(222))
     assert shown == f"1 {loaded}\n222 {loaded}\n"

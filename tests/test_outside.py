@@ -295,7 +295,7 @@ def test_the_style_judge_reads_the_pictures_that_are_noted(everything):
 WITHOUT_NUMBERS = {"cells", "csv_files", "definitions", "environment", "finite", "inputs", "prompt_files", "ready"}
 WITHOUT_NUMBERS |= {"project", "project.files", "project.links", "project.locks", "shards", "stage", "memory", "server"}
 WITHOUT_NUMBERS |= {"judges", "metrics"}  # their contracts
-WITHOUT_NUMBERS |= {"allocator", "timings"}  # which no result has
+WITHOUT_NUMBERS |= {"allocator", "timings", "run", "run.peak"}  # which no result has
 NOT_USED = {
     "train": {"rows"},
     "sample": {"prompt_sources", "safety"},

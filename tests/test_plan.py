@@ -1,7 +1,10 @@
 """What the plan reckons with where nothing was measured, and how it is told."""
 
+import sys
+
 import pytest
 
+from eraseflow import __main__
 from eraseflow.params import load
 from eraseflow.run import operations, plan
 from eraseflow.run.plan import Stage
@@ -42,6 +45,13 @@ def test_a_training_is_reckoned_in_proportion_to_its_settings(tmp_path, monkeypa
 def test_a_processors_testbed_is_not_reckoned_as_a_gpu():
     assert operations.seconds("sample@unicorn-esd", on("emoji")) is None
     assert operations.disk("sample@unicorn-esd", on("emoji")) is None
+
+
+def test_the_command(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["eraseflow", "plan"])
+    monkeypatch.setattr(plan, "plan", lambda *_: {})
+    __main__.main()
+    assert capsys.readouterr().out == "nothing to do: every stage is as code, params and dvc.lock say\n"
 
 
 def test_the_text():
