@@ -64,6 +64,7 @@ def test_stages_run_at_once_and_after_what_they_need(project):
     code, ran, out, error = repro()
     assert (code, ran) == (0, {"a", "b", "c", "d"}), error
     assert Path("d").read_text() == "1\n2\n" and "d is made\n" in out
+    assert re.findall(r"Stage '.' is done, \d+ s; (\d) to go", out) == ["3", "2", "1", "0"]
     assert repro()[:2] == (0, set()), "DVC finds nothing to do"
     plain = subprocess.run(["python", "-m", "dvc", "repro"], env=launcher.environment(), capture_output=True, text=True)
     assert plain.returncode == 0 and "Running stage" not in plain.stdout

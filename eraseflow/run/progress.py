@@ -22,6 +22,7 @@ class Progress(AbstractContextManager):
         self.rest, self.where = rest, where
         self.running: dict[str, float] = {}
         self.said: set[str] = set()
+        self.left = total
         shown = sys.stderr.isatty()
         logging.getLogger("dvc.progress").setLevel(logging.CRITICAL)  # no bars of DVC's own beside this one
         self.bar = Tqdm(
@@ -38,11 +39,11 @@ class Progress(AbstractContextManager):
     def end(self, stage: str, ran: bool) -> None:
         """ran: or came from DVC's cache; of what was as it is, nothing is said."""
         seconds = time.monotonic() - self.running.pop(stage)
+        self.left -= 1
         self.bar.update()
         if ran:
-            left = self.bar.total - self.bar.n
-            said = [f"Stage '{stage}' is done, {seconds:.0f} s; {left} to go", *self._time()]
-            self.bar.write(", ".join(said if left else said[:1]))
+            said = [f"Stage '{stage}' is done, {seconds:.0f} s; {self.left} to go", *self._time()]
+            self.bar.write(", ".join(said if self.left else said[:1]))
 
     def elapsed(self, stage: str) -> float:
         """Seconds since a stage began; 0 of one that does not run."""
